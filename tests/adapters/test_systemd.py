@@ -1,0 +1,139 @@
+"""systemd as the adapter shows it: real units of a real PID 1."""
+
+import queue
+import subprocess
+import threading
+import uuid as uuids
+from collections.abc import Iterator
+
+import pytest
+
+from uncloud_host import systemd, unit
+from uncloud_host.models import VM, parse
+from uncloud_host.observe import Units
+from uncloud_host.qemu import Choices
+from uncloud_host.systemd import Refusal, Systemd, UnitExists
+from uncloud_host.unit import Evidence, State, Value
+from waiting import eventually
+
+
+@pytest.fixture
+def uuid() -> Iterator[str]:
+    made = str(uuids.uuid4())
+    yield made
+    run("systemctl", "stop", f"vm-{made}", check=False)
+    run("systemctl", "reset-failed", f"vm-{made}", check=False)
+
+
+def run(*words: str, check: bool = True) -> str:
+    return subprocess.run(words, check=check, capture_output=True, text=True).stdout
+
+
+def properties(uuid: str, *command: str, **changed: Value) -> list[tuple[str, Value]]:
+    """A VM's whole unit, with another program in QEMU's place."""
+    vm = VM(uuid, parse(b'{"host": "vmhost1", "name": "web-1"}'), 1, 1)
+    marker = Evidence("vmhost1", "c1", 1, vm.entry.fingerprint(), "web-1", "")
+    listed = unit.properties(vm, Choices("tcg", "max"), unit.Settings(), marker)
+    changes = {"ExecStart": [[command[0], list(command), False]], "TimeoutStopUSec": unit.SECOND} | changed
+    left_out = ("ExecStopEx", "ExecStopPostEx")  # the package is not needed here
+    return [(key, changes.get(key, value)) for key, value in listed if key not in left_out]
+
+
+def state(bus: Systemd, uuid: str) -> State:
+    return {listed.name: listed.state for listed in bus.units()}.get(unit.name(uuid), State.ABSENT)
+
+
+def test_a_unit_is_started_seen_and_stopped(uuid: str) -> None:
+    bus = Systemd()
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+    eventually(lambda: state(bus, uuid) == State.RUNNING)
+    details = bus.details(unit.name(uuid))
+    found = unit.evidence(details.environment)
+    assert found
+    assert (found.host, found.name, found.claim) == ("vmhost1", "web-1", "c1")
+    shown = run("systemctl", "show", f"vm-{uuid}", "-p", "InvocationID", "--value").strip()
+    assert (details.invocation, details.restarts) == (shown, 0)
+    bus.stop(unit.name(uuid))
+    eventually(lambda: state(bus, uuid) == State.ABSENT)
+
+
+def test_a_name_that_is_taken_is_told_apart(uuid: str) -> None:
+    bus = Systemd()
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+    with pytest.raises(UnitExists):
+        bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+
+
+def test_a_refused_property_is_one_line_and_leaves_the_name_free(uuid: str) -> None:
+    bus = Systemd()
+    with pytest.raises(Refusal) as error:
+        bus.start(unit.name(uuid), properties(uuid, "/usr/bin/true", Restart="sometimes"))
+    assert "Restart" in str(error.value)
+    assert "\n" not in str(error.value)
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+
+
+def test_stopping_what_is_not_there_is_a_refusal_and_the_bus_goes_on(uuid: str) -> None:
+    bus = Systemd()
+    with pytest.raises(Refusal):
+        bus.stop(unit.name(uuid))
+    assert isinstance(bus.units(), list)
+
+
+def test_a_job_in_the_queue_is_a_start_under_way(uuid: str) -> None:
+    bus = Systemd()
+    units = Units(bus)
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+    units.look([])
+    assert units.get(uuid).state in (State.STARTING, State.RUNNING)
+
+
+def test_failures_of_a_running_unit_are_forgotten(uuid: str) -> None:
+    bus = Systemd()
+    units = Units(bus)
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity", RestartUSec=100_000))
+    first = eventually(lambda: run("systemctl", "show", f"vm-{uuid}", "-p", "MainPID", "--value").strip() != "0")
+    assert first
+    run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", f"vm-{uuid}")
+    eventually(lambda: bus.details(unit.name(uuid)).restarts == 1 and state(bus, uuid) == State.RUNNING)
+    units.look([])
+    assert units.get(uuid).restarts == 1
+    bus.reset_failed(unit.name(uuid))
+    units.doubt(uuid)
+    changed = units.look([])
+    assert (units.get(uuid).restarts, units.get(uuid).state) == (0, State.RUNNING)
+    assert changed.keys() == {uuid}
+
+
+@pytest.mark.parametrize(
+    "disturbance", ["", "systemctl daemon-reload", "systemctl daemon-reexec", "systemctl restart dbus"]
+)
+def test_every_change_is_hinted_at(uuid: str, disturbance: str) -> None:
+    hints: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    over = threading.Event()
+    thread = threading.Thread(target=systemd.watch, args=(hints.put, over.is_set))
+    thread.start()
+    try:
+        assert hints.get(timeout=10) is None  # subscribed: look at everything
+        if disturbance:
+            run(*disturbance.split())
+            eventually(lambda: None in _taken(hints), within=20, what="a hint to look at everything")
+        bus = Systemd()
+        bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
+        eventually(lambda: {unit.name(uuid), None} & set(_taken(hints)), what="a hint about the unit, or to everything")
+    finally:
+        over.set()
+        thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def _taken(hints: "queue.SimpleQueue[str | None]") -> list[str | None]:
+    found = []
+    while not hints.empty():
+        found.append(hints.get())
+    return found
+
+
+def test_a_line_in_the_journal_belongs_to_the_vm(uuid: str) -> None:
+    systemd.journal("what is done to it", 6, OBJECT_SYSTEMD_UNIT=unit.name(uuid), UNCLOUD_VM=uuid)
+    eventually(lambda: "what is done to it" in run("journalctl", "--no-pager", "-u", f"vm-{uuid}"))

@@ -1,0 +1,49 @@
+"""Each cases/NAME.json is an entry; NAME.argv and NAME.unit are what it becomes.
+
+A new case is a new NAME.json: the first run writes what is missing and fails, so that somebody reads it before it is
+committed.
+"""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from uncloud_host import qemu, unit
+from uncloud_host.models import VM, parse
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
+UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
+
+
+def _shell(argv: list[str]) -> str:
+    """One option a line, so that it reads and diffs well and can be pasted into a shell."""
+    lines: list[str] = []
+    for word in argv:
+        if lines and not word.startswith("-"):
+            lines[-1] += f" {shlex.quote(word)}"
+        else:
+            lines.append(shlex.quote(word))
+    return " \\\n  ".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+@pytest.mark.parametrize("kind", ["argv", "unit"])
+def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
+    vm = VM(UUID, parse(case.read_bytes()), create_revision=7, mod_revision=9)
+    host = json.loads(case.read_text()).get("metadata", {})  # how the host of this case is set up
+    address = vm.entry.vnc.tcp if isinstance(vm.entry.vnc.tcp, str) else "127.0.0.1:5900" if vm.entry.vnc.tcp else None
+    accel = host.get("accel", "kvm")
+    choices = qemu.Choices(accel, "host" if accel == "kvm" else "max").with_vnc(address)
+    if kind == "argv":
+        made = _shell(qemu.argv(vm, choices))
+    else:
+        marker = unit.Evidence(vm.entry.host, "c1a1", vm.mod_revision, vm.entry.fingerprint(), vm.name, address or "")
+        listed = unit.properties(vm, choices, unit.Settings(), marker)
+        made = unit.render([(key, value) for key, value in listed if key != "ExecStart"])
+    golden = case.with_suffix(f".{kind}")
+    if not golden.exists():
+        golden.write_text(made)
+        pytest.fail(f"{golden.name} was missing and has been written: read it, then commit it")
+    assert made == golden.read_text()

@@ -1,0 +1,209 @@
+"""Faults that were found by trying, each as the shortest way to it. None may come back."""
+
+import json
+import re
+
+import pytest
+
+from system.world import World
+from waiting import eventually
+
+MANY = 12
+
+
+def put_all(world: World, entries: dict[str, dict[str, object]]) -> None:
+    """Write many entries in one transaction, as a scheduler does."""
+    # etcdctl's own language: no condition, puts, nothing else
+    puts = "".join(f"put /v1/vm/{uuid} {json.dumps(json.dumps(entry))}\n" for uuid, entry in entries.items())
+    world.host.run("etcdctl", "txn", input=f"\n{puts}\n\n")
+
+
+def some(world: World, count: int, **fields: object) -> list[str]:
+    uuids = [f"00000000-0000-4000-8000-{n:012d}" for n in range(count)]
+    put_all(world, {uuid: {"host": world.name, "memory": 16} | fields for uuid in uuids})
+    return uuids
+
+
+def test_an_auto_restart_that_cannot_be_set_up_is_no_stop_by_hand(world: World) -> None:
+    """PID 1 has a start job for it; taking every job for an operator's stop switched the VM off for good."""
+    uuid = world.vm()
+    path = world.entry(uuid)["disks"][0]["file"]
+    world.shell(f"mv {path} {path}.away; kill -9 {world.pid(uuid)}")
+    eventually(lambda: "could-not-start" in world.events(uuid), what=lambda: str(world.events(uuid)))
+    assert world.entry(uuid)["status"] == "RUNNING"
+    world.shell(f"mv {path}.away {path}")
+    world.wait_boots(uuid, 2)
+    assert "stopped-by-hand" not in world.events(uuid)
+
+
+def test_vms_that_stop_and_start_at_once_are_never_foreign(new_world) -> None:
+    """A unit that vanishes between being listed and being read has no environment, and so no evidence."""
+    world = new_world(UNCLOUD_STOP_TIMEOUT="2")  # they have no guest to hear the power button
+    uuids = some(world, MANY)
+    for uuid in uuids:
+        world.wait_status(uuid, "RUNNING")
+    for _ in range(3):
+        put_all(world, {uuid: world.entry(uuid) | {"status": "TO_STOP"} for uuid in uuids})
+        world.wait_journal(uuids[0], "stopping")
+        put_all(world, {uuid: world.entry(uuid) | {"status": "TO_START"} for uuid in uuids})
+        for uuid in uuids:
+            world.wait_status(uuid, "RUNNING", within=60)
+    assert {event for uuid in uuids for event in world.events(uuid)} <= {"started", "stopped"}
+    put_all(world, {uuid: world.entry(uuid) | {"status": "TO_STOP"} for uuid in uuids})
+    for uuid in uuids:
+        world.wait_status(uuid, "STOP", within=90)
+        assert world.claim(uuid) == {}
+    assert world.agent_is_well()
+
+
+def test_vms_that_ask_for_any_port_in_one_transaction_get_different_ones(new_world) -> None:
+    world = new_world()
+    uuids = some(world, 6, vnc={"tcp": True})
+    for uuid in uuids:
+        world.wait_status(uuid, "RUNNING")
+    shown = [world.show(uuid, "Environment")["Environment"] for uuid in uuids]
+    ports = {found[1] for text in shown if (found := re.search(r"UNCLOUD_VNC=(\S+)", text))}
+    assert len(ports) == len(uuids)
+    assert [world.events(uuid) for uuid in uuids] == [["started"]] * len(uuids)
+
+
+def test_the_port_of_a_stopped_vm_is_free(world: World) -> None:
+    first, second = (world.new(vnc={"tcp": "127.0.0.1:5966"}, status="STOP") for _ in range(2))
+    for uuid in (first, second, first):
+        world.ask(uuid, status="TO_START")
+        world.wait_status(uuid, "RUNNING")
+        world.ask(uuid, status="TO_STOP")
+        world.wait_status(uuid, "STOP")
+
+
+def test_a_bus_that_restarts_under_load_fails_nobody(new_world) -> None:
+    world = new_world()
+    uuids = some(world, MANY)
+    for _ in range(3):
+        world.host.run("systemctl", "restart", "dbus")
+    for uuid in uuids:
+        world.wait_status(uuid, "RUNNING", within=60)
+    assert {event for uuid in uuids for event in world.events(uuid)} == {"started"}
+    assert world.agent_is_well()
+
+
+def test_a_restart_while_the_bus_was_away_is_noticed(new_world) -> None:
+    world = new_world()
+    uuid = world.vm()
+    world.shell(f"systemctl stop dbus.socket dbus; kill -9 {world.pid(uuid)}")
+    world.wait_boots(uuid, 2)
+    world.shell("systemctl start dbus.socket dbus")
+    world.wait_events(uuid, "started", "killed", "restarted")
+    world.ask(uuid, status="TO_STOP")
+    world.wait_status(uuid, "STOP")
+    world.wait_events(uuid, "started", "killed", "restarted", "stopped")
+
+
+def test_several_ends_between_two_passes_are_told_once_each(world: World) -> None:
+    uuid = world.vm()
+    world.host.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "uncloud-host")
+    for boots in (2, 3):
+        world.type(uuid, "p")
+        world.wait_boots(uuid, boots)
+    world.host.run("systemctl", "kill", "--kill-whom=main", "--signal=CONT", "uncloud-host")
+    world.wait_events(uuid, "started", "powered-off", "restarted", "powered-off", "restarted")
+
+
+def test_the_reason_is_found_also_at_the_second_failure(world: World) -> None:
+    """journald knows the first run's invocation only, as long as systemd restarts a unit with RestartMode=direct."""
+    first = world.vm()
+    second = world.put("00000000-0000-4000-8000-0000000000aa", disks=world.entry(first)["disks"])
+    eventually(lambda: len(world.records(second, "could-not-start")) >= 3, what=lambda: str(world.records(second)))
+    for record in world.records(second, "could-not-start"):
+        assert 'Failed to get "write" lock' in record["reason"]
+    assert 'Failed to get "write" lock' in world.entry(second)["status_reason"]
+    world.delete(second)
+    world.wait_gone(second)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["00000000-0000-4000-8000-0000000000bb/more", "\\xff\\xfebad", "..", " "],
+)
+def test_odd_keys_hold_up_nobody(world: World, key: str) -> None:
+    world.shell(f"""printf '/v1/vm/{key}' | python3 -c '{PUT}' '{{"host": "vmhost1", "memory": 16}}'""")
+    world.vm()
+    assert world.agent_is_well()
+
+
+def test_what_a_guest_writes_over_its_own_events_harms_nobody(world: World) -> None:
+    uuid = world.vm()
+    record = f"/run/uncloud-vm/{uuid}/events.json"
+    world.shell(f"""echo '{{"event": "SHUTDOWN", "data": {{"reason": "\\ud800"}}}}' >> {record}""")
+    world.shell(f"kill -9 {world.pid(uuid)}")
+    world.wait_events(uuid, "started", "killed", "restarted")
+    world.shell(f"rm {record}; mkfifo {record}; kill -9 {world.pid(uuid)}")
+    world.wait_events(uuid, "started", "killed", "restarted", "killed", "restarted")
+    assert world.agent_is_well()
+
+
+def test_when_etcd_has_lost_its_data_vms_run_on(new_world) -> None:
+    world = new_world()
+    uuid = world.vm()
+    pid = world.pid(uuid)
+    world.host.run("etcdctl", "del", "--prefix", "/v1/")  # the entry and our claim on it, in one revision
+    world.wait_events(uuid, "held")
+    world.vm()  # later work is done
+    assert world.pid(uuid) == pid
+    world.wait_mail(uuid, "is held")
+
+
+def test_a_full_disk_loses_no_event_while_the_agent_lives(new_world) -> None:
+    world = new_world()
+    uuid = world.put("00000000-0000-4000-8000-0000000000cd")
+    world.wait_events(uuid, "started")
+    # The spool on a disk of its own, which is then filled.
+    world.shell(
+        "systemctl stop uncloud-host && cp -a /var/lib/uncloud-host /root/spool"
+        " && mount -t tmpfs -o size=300k,mode=700 tmpfs /var/lib/uncloud-host"
+        " && cp -a /root/spool/events /root/spool/told /root/spool/ends /var/lib/uncloud-host/"
+        " && systemctl start uncloud-host"
+    )
+    world.shell("cat /dev/zero > /var/lib/uncloud-host/filler || true")
+    world.shell(f"kill -9 {world.pid(uuid)}")
+    eventually(lambda: any("cannot be kept on disk" in line for line in world.agent_lines()), what="it says so")
+    other = world.put("00000000-0000-4000-8000-0000000000cc")
+    world.wait_status(other, "RUNNING")  # the work goes on
+    world.shell("rm /var/lib/uncloud-host/filler")
+    world.wait_events(uuid, "started", "killed", "restarted")
+    world.wait_events(other, "started")
+    assert world.agent_is_well()
+
+
+def test_a_mail_that_is_refused_for_good_holds_up_no_other(new_world) -> None:
+    world = new_world(UNCLOUD_MAIL_TO="sre@example.org")
+    world.host.run("systemctl", "stop", "lab-smtp")
+    world.host.push(REFUSING.encode(), "/root/refusing.py")
+    world.host.run("systemd-run", "--quiet", "--unit=lab-smtp", "python3", "/root/refusing.py")
+    eventually(lambda: ":25 " in world.shell("ss -ltn"), what="the SMTP server listens")
+    uuid = world.vm(name="refused")
+    eventually(lambda: any("given up" in line for line in world.agent_lines()), what="it says so")
+    world.host.run("systemctl", "stop", "lab-smtp")
+    world.serve()
+    world.host.run("kill", "-9", str(world.pid(uuid)))
+    world.wait_mail(uuid, "was killed")
+
+
+PUT = (
+    "import subprocess, sys; key = sys.stdin.buffer.read(); "
+    'subprocess.run([b"etcdctl", b"put", b"--", key, sys.argv[1].encode()], check=True)'
+)
+REFUSING = """
+import asyncio
+from aiosmtpd.controller import Controller
+
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        return "550 not this one"
+
+async def main():
+    Controller(Handler(), hostname="127.0.0.1", port=25).start()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""

@@ -1,0 +1,203 @@
+"""A VM host as its users see it: etcdctl, systemctl, journalctl, kill, a mailbox; nothing here looks inside."""
+
+import email
+import email.policy
+import json
+import re
+import uuid as uuids
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from lab import Host, guests
+from waiting import eventually
+
+IMAGES = "/var/lib/uncloud-host/images"
+MAILBOX = "/var/mail/sre"
+DEFAULTS = {
+    "UNCLOUD_ACCEL": "tcg",  # no KVM that works in the lab
+    "UNCLOUD_MAIL_TO": "sre@example.org",
+    "UNCLOUD_SMTP": "127.0.0.1:25",
+    "UNCLOUD_STOP_TIMEOUT": "20",
+}
+
+
+class World:
+    """One host with the package installed, its own etcd and its own SMTP server."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.name = host.name
+
+    def install(self, package: Path, **variables: str) -> None:
+        """Set up a host as an administrator would, and wait for the agent."""
+        self.serve()
+        self.host.push(package, f"/root/{package.name}")
+        self.host.run("apt-get", "install", "--yes", "--quiet", f"/root/{package.name}", timeout=120)
+        self.host.push(guests.tiny(), "/root/tiny.img")
+        self.configure(**variables)
+        self.host.run("systemctl", "restart", "uncloud-host")
+
+    def serve(self) -> None:
+        """Start etcd and an SMTP server that keeps what it gets."""
+        self.host.run("systemctl", "enable", "--quiet", "--now", "etcd.service")
+        self.host.run("mkdir", "-p", "/var/mail")
+        words = ["-n", "-u", "-l", "127.0.0.1:25", "-c", "aiosmtpd.handlers.Mailbox", MAILBOX]
+        self.host.run("systemd-run", "--quiet", "--unit=lab-smtp", "python3", "-m", "aiosmtpd", *words)
+        eventually(lambda: ":25 " in self.host.run("ss", "-ltn").stdout, what="the SMTP server listens")
+
+    def configure(self, **variables: str) -> None:
+        """Write /etc/default/uncloud-host; an empty value leaves a variable out."""
+        lines = [f'{key}="{value}"\n' for key, value in (DEFAULTS | variables).items() if value]
+        self.host.push("".join(lines).encode(), "/etc/default/uncloud-host")
+
+    def wait_ready(self) -> None:
+        eventually(
+            lambda: self.host.run("systemctl", "is-active", "uncloud-host", check=False).stdout == "active\n",
+            what="uncloud-host is ready",
+        )
+
+    def shell(self, script: str, *, check: bool = True, timeout: float = 60) -> str:
+        return self.host.run("sh", "-c", script, check=check, timeout=timeout).stdout
+
+    # etcd
+
+    def put(self, uuid: str, entry: dict[str, Any] | str | None = None, **fields: Any) -> str:
+        """Write an entry as a user would; what is not said is the smallest VM that prints something."""
+        if not isinstance(entry, str):
+            entry = json.dumps({"host": self.name, "memory": 16} | (entry or {}) | fields)
+        self.host.run("etcdctl", "put", f"/v1/vm/{uuid}", input=entry)
+        return uuid
+
+    def raw(self, key: str) -> str:
+        return self.host.run("etcdctl", "get", "--print-value-only", key).stdout.removesuffix("\n")
+
+    def entry(self, uuid: str) -> dict[str, Any]:
+        """The entry; empty if there is none."""
+        value = self.raw(f"/v1/vm/{uuid}")
+        return json.loads(value) if value else {}
+
+    def claim(self, uuid: str) -> dict[str, Any]:
+        value = self.raw(f"/v1/claim/{uuid}")
+        return json.loads(value) if value else {}
+
+    def ask(self, uuid: str, **fields: Any) -> None:
+        """Change fields of an entry, as `etcdctl get | edit | etcdctl put` does."""
+        self.put(uuid, json.dumps(self.entry(uuid) | fields))
+
+    def delete(self, uuid: str) -> None:
+        self.host.run("etcdctl", "del", f"/v1/vm/{uuid}")
+
+    def wait_status(self, uuid: str, status: str, *, within: float = 30) -> dict[str, Any]:
+        def reached() -> dict[str, Any]:
+            entry = self.entry(uuid)
+            return entry if entry.get("status") == status else {}
+
+        return eventually(reached, within=within, what=lambda: f"{status}: {self.entry(uuid)}\n{self.journal(uuid)}")
+
+    def wait_reason(self, uuid: str, pattern: str) -> dict[str, Any]:
+        def said() -> dict[str, Any]:
+            entry = self.entry(uuid)
+            return entry if re.search(pattern, str(entry.get("status_reason", ""))) else {}
+
+        return eventually(said, what=f"a status_reason like {pattern}")
+
+    def records(self, uuid: str, *events: str) -> list[dict[str, Any]]:
+        """What /v1/log/ says about a VM, oldest first."""
+        lines = self.host.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/log/{self.name}/").stdout
+        found = [json.loads(line) for line in lines.splitlines() if line]
+        return [record for record in found if record["vm"] == uuid and (not events or record["event"] in events)]
+
+    def events(self, uuid: str) -> list[str]:
+        return [record["event"] for record in self.records(uuid)]
+
+    def wait_events(self, uuid: str, *events: str) -> list[dict[str, Any]]:
+        """Wait until exactly these events have been recorded, in this order."""
+        eventually(lambda: self.events(uuid) == list(events), what=lambda: f"{self.events(uuid)} is {events}")
+        return self.records(uuid)
+
+    # VMs
+
+    def disk(self, name: str, image: str = "/root/tiny.img") -> dict[str, str]:
+        """Make a disk with the tiny guest on it."""
+        path = f"{IMAGES}/{name}.img"
+        self.host.run("install", "-m600", image, path)
+        return {"file": path}
+
+    def vm(self, **fields: Any) -> str:
+        """Put a VM with the tiny guest and wait until the guest has said that it is up."""
+        uuid = self.new(**fields)
+        self.wait_status(uuid, "RUNNING")
+        self.wait_boots(uuid, 1)
+        return uuid
+
+    def new(self, **fields: Any) -> str:
+        uuid = str(uuids.uuid4())
+        return self.put(uuid, {"disks": [self.disk(uuid)]} | fields)
+
+    def show(self, uuid: str, *names: str) -> dict[str, str]:
+        shown = self.host.run("systemctl", "show", f"vm-{uuid}.service", "-p", ",".join(names)).stdout
+        return dict(line.partition("=")[::2] for line in shown.splitlines())
+
+    def state(self, uuid: str) -> str:
+        return "/".join(self.show(uuid, "ActiveState", "SubState").values())
+
+    def pid(self, uuid: str) -> int:
+        return int(self.show(uuid, "MainPID")["MainPID"])
+
+    def qemus(self, uuid: str) -> list[int]:
+        """Processes of this VM as the kernel shows them, whatever systemd believes."""
+        found = self.shell(f"pgrep -f -- '^/usr/bin/qemu-system-x86_64 .*-uuid {uuid}'", check=False)
+        return [int(pid) for pid in found.split()]
+
+    def journal(self, uuid: str) -> str:
+        return self.host.run("journalctl", "--no-pager", "-o", "cat", "-u", f"vm-{uuid}").stdout
+
+    def wait_journal(self, uuid: str, pattern: str, *, within: float = 30) -> str:
+        eventually(lambda: re.search(pattern, self.journal(uuid)), within=within, what=lambda: self.journal(uuid))
+        return self.journal(uuid)
+
+    def wait_boots(self, uuid: str, boots: int) -> None:
+        """The tiny guest counts its boots on its own disk."""
+        self.wait_journal(uuid, rf"TINY-GUEST boot {boots}w")
+
+    def type(self, uuid: str, letters: str) -> None:
+        """Type on the guest's serial console."""
+        self.host.run("python3", "-c", TYPE, f"/run/uncloud-vm/{uuid}/console.sock", letters)
+
+    def wait_gone(self, uuid: str) -> None:
+        eventually(lambda: not self.qemus(uuid), what="no qemu of this VM")
+        eventually(lambda: self.state(uuid) == "inactive/dead", what="no unit of this VM")
+
+    # mail
+
+    def mails(self, text: str = "") -> list[EmailMessage]:
+        """The mails that arrived, those with this text in them."""
+        names = self.shell(f"ls {MAILBOX}/new 2>/dev/null || true").split()
+        raw = [self.host.pull(f"{MAILBOX}/new/{name}") for name in names]
+        parsed = [email.message_from_bytes(one, policy=email.policy.default) for one in raw]
+        return [mail for mail in parsed if text in mail.as_string()]  # type: ignore[misc]
+
+    def wait_mail(self, text: str, subject: str) -> EmailMessage:
+        def arrived() -> list[EmailMessage]:
+            return [mail for mail in self.mails(text) if subject in mail["Subject"]]
+
+        return eventually(arrived, what=lambda: f"{subject} in {[m['Subject'] for m in self.mails(text)]}")[0]
+
+    def agent_lines(self, since: str = "") -> list[str]:
+        """What the agent itself said since its last start."""
+        words = ["journalctl", "--no-pager", "-o", "cat", "_SYSTEMD_UNIT=uncloud-host.service"]
+        return self.host.run(*words, *([f"--since={since}"] if since else [])).stdout.splitlines()
+
+    def agent_is_well(self) -> bool:
+        """It has not been restarted by systemd, and has shown no traceback."""
+        shown = self.host.run("systemctl", "show", "uncloud-host", "-p", "NRestarts", "--value").stdout
+        return shown.strip() == "0" and not any("Traceback" in line for line in self.agent_lines())
+
+
+TYPE = """
+import socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+connection.sendall(sys.argv[2].encode())
+"""

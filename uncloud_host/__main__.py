@@ -1,0 +1,73 @@
+"""The command `uncloud-host`."""
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import sys
+
+EX_CONFIG = 78  # sysexits.h; the unit is not restarted after it: nothing changes until somebody changes something
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    arguments = _parser().parse_args()
+    return int(arguments.run())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="uncloud-host", description="Run the virtual machines that etcd designates to this host, under systemd."
+    )
+    version = importlib.metadata.version("uncloud-host")
+    parser.add_argument("--version", action="version", version=f"uncloud-host {version}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    agent = commands.add_parser("run", help="run the agent (what uncloud-host.service does)")
+    agent.set_defaults(run=_run)
+    return parser
+
+
+def _run() -> int:
+    # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
+    from uncloud_host import config, machine  # noqa: PLC0415
+    from uncloud_host.agent import Agent, WrongName  # noqa: PLC0415
+
+    _log_to_stderr()
+    logger = logging.getLogger(__name__)
+    try:
+        known = config.read(os.environ)
+    except config.ConfigError as error:
+        logger.error("%s", error)  # noqa: TRY400 - a traceback tells an administrator nothing
+        return EX_CONFIG
+    if machine.lock() is None:
+        logger.error("another uncloud-host runs on this machine")
+        return EX_CONFIG
+    if not known.mail.to:
+        logger.warning("UNCLOUD_MAIL_TO is not set: nobody is mailed")
+    try:
+        problem = Agent(known).run()
+    except WrongName as error:
+        logger.error("%s", error)  # noqa: TRY400
+        return EX_CONFIG
+    if problem:
+        logger.error("%s", problem)
+    return 1 if problem else 0
+
+
+def _log_to_stderr() -> None:
+    """Log one line each; the journal reads the priority from <N> (sd-daemon(3))."""
+
+    class Formatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            priority = {"DEBUG": 7, "INFO": 6, "WARNING": 4}.get(record.levelname, 3)
+            text = super().format(record)
+            return f"<{priority}>{text}" if "JOURNAL_STREAM" in os.environ else text
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(message)s"))
+    level = os.environ.get("SYSTEMD_LOG_LEVEL", "info").upper()
+    logging.basicConfig(level=level if level in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO", handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Do what a pass has decided, one step at a time. Each step is bound to what was seen: if that has changed, nothing is
+done, and the change itself brings the next pass.
+"""
+
+from dataclasses import dataclass, field
+
+from uncloud_host import machine, spool, unit
+from uncloud_host.config import Config
+from uncloud_host.etcd import KeyValue
+from uncloud_host.events import Name
+from uncloud_host.models import VM
+from uncloud_host.observe import Units
+from uncloud_host.reconcile import Action, Me, Release, Reset, SetStatus, Start, Stop, Tell, failed
+from uncloud_host.store import Refused, Store
+from uncloud_host.systemd import Refusal, Systemd, UnitExists
+from uncloud_host.telling import Teller
+from uncloud_host.unit import Evidence, State
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """The neighbours that actions are done with."""
+
+    config: Config
+    me: Me
+    store: Store
+    systemd: Systemd
+    units: Units
+    teller: Teller
+    screens: dict[str, str] = field(default_factory=dict)  # uuid: the VNC address given out in this pass
+
+    def do(self, uuid: str, entry: KeyValue | None, action: Action) -> bool:
+        """Do one action about a VM; False if its entry has changed since, and nothing was done.
+
+        `entry` is what it was decided from. Raises EtcdError and SystemdError.
+        """
+        match action:
+            case Start(vm, reason):
+                self._start(vm, entry, reason)
+            case Stop(_, reason, event):
+                self._stop(action, reason, event)
+            case Reset(_, reason):
+                self.teller.say(uuid, f"forgetting its failures: {reason}")
+                self.systemd.reset_failed(unit.name(uuid))
+                self.units.doubt(uuid)  # no signal tells that NRestarts has changed
+            case SetStatus():
+                return self._set_status(uuid, entry, action)
+            case Release(claim, reason):
+                self.teller.say(uuid, f"releasing its claim: {reason}")
+                self.store.release(claim)
+            case Tell(event, subject, reason):
+                self.teller.about(uuid, event, subject, reason, self.units.get(uuid).invocation)
+        return True
+
+    def _start(self, vm: VM, entry: KeyValue | None, reason: str) -> None:
+        if self.systemd.is_stopping():
+            return  # PID 1 would refuse it; after the boot it is started
+        try:
+            machine.check(vm, self.config)
+            address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
+        except machine.Missing as problem:
+            self._fail(vm, entry, str(problem))
+            return
+        try:
+            claim = self.store.claim(vm, self.me)
+        except Refused as refusal:
+            self.teller.say_once(vm.uuid, f"not starting: {refusal}")
+            return
+        marker = Evidence(
+            self.config.host, claim.id, vm.mod_revision, vm.entry.fingerprint(), vm.name, vnc=address or ""
+        )
+        choices = self.config.choices.with_vnc(address)
+        self.screens[vm.uuid] = address or ""
+        self.teller.say(vm.uuid, f"starting: {reason}")
+        self.teller.will_start(vm.uuid, reason)
+        try:
+            self.systemd.start(unit.name(vm.uuid), unit.properties(vm, choices, self.config.units, marker))
+        except UnitExists:
+            return  # somebody was faster; what there is now is looked at next
+        except Refusal as refusal:
+            self._fail(vm, entry, f"systemd refused the unit: {refusal}")
+
+    def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> None:
+        for action in failed(vm, text):
+            self.do(vm.uuid, entry, action)
+
+    def _vnc_addresses(self, uuid: str) -> list[str]:
+        """Addresses that other VMs have, or were given a moment ago: QEMU takes a while to listen."""
+        given = {other: seen.evidence.vnc for other, seen in self.units.observed.items() if seen.evidence}
+        return [address for other, address in (given | self.screens).items() if address and other != uuid]
+
+    def _stop(self, action: Stop, reason: str, event: Name) -> None:
+        uuid, observed = action.uuid, self.units.get(action.uuid)
+        self.teller.say(uuid, f"stopping: {reason}")
+        invocation = self.units.invocation(uuid) or observed.invocation
+        if observed.state == State.RESTARTING:  # no program runs then, so no end will be recorded
+            self.teller.about(uuid, action.event, invocation, reason, invocation)
+        try:
+            spool.write_intent(uuid, invocation, event, reason)
+        except OSError as error:
+            self.teller.say(uuid, f"its stop will be told as one by hand: {error}")
+        self.systemd.stop(unit.name(uuid))
+
+    def _set_status(self, uuid: str, entry: KeyValue | None, action: SetStatus) -> bool:
+        if entry is None or entry.mod_revision != action.mod_revision:
+            return False
+        changes = {"status_reason": action.text or None} | ({"status": str(action.status)} if action.status else {})
+        try:
+            written = self.store.set_status(entry, changes)
+        except (ValueError, RecursionError):
+            return True  # no JSON object: never written to; the log says it
+        if written and action.status:
+            self.teller.say(uuid, f"status {action.status}: {action.reason}")
+        return written

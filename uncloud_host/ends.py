@@ -1,0 +1,54 @@
+"""What the recorders of VMs wrote down: told at once, and written into the entry where it means something for it.
+
+A record stays on disk until it has had all its consequences: an operator's stop that was seen while etcd was away, or
+before an agent died, still becomes STOP.
+"""
+
+import logging
+from pathlib import Path
+
+from uncloud_host import reconcile, spool
+from uncloud_host.act import Hands
+from uncloud_host.desired import Entries
+from uncloud_host.events import End
+from uncloud_host.spool import Spool
+from uncloud_host.store import Store
+from uncloud_host.telling import Teller
+
+logger = logging.getLogger(__name__)
+
+
+class Ends:
+    """The recorded ends of runs on this host."""
+
+    def __init__(self, kept: Spool, teller: Teller, store: Store, entries: Entries, hands: Hands) -> None:
+        self._spool, self._teller, self._store, self._entries, self._hands = kept, teller, store, entries, hands
+        self._waiting: dict[str, list[tuple[Path, End]]] = {}
+
+    def tell(self) -> set[str]:
+        """Tell all that are there; return the VMs for which one may have to be written into the entry."""
+        self._waiting = {}
+        for path, recorded in self._spool.ends():
+            if recorded is None:
+                logger.warning("%s cannot be read and is removed", path)
+                path.unlink(missing_ok=True)
+                continue
+            end = self._teller.over(recorded)
+            if reconcile.has_consequences(end):
+                self._waiting.setdefault(end.vm, []).append((path, end))
+            else:
+                path.unlink(missing_ok=True)
+                spool.remove_intent(end.vm, end.invocation)
+        return set(self._waiting)
+
+    def write(self, uuid: str) -> bool:
+        """Write what follows for the entry as it is now; False if its newest value must be waited for."""
+        for path, end in self._waiting.get(uuid, []):
+            entry, _ = self._store.read(uuid)  # not the mirror's: our own RUNNING may not have come back yet
+            desired = self._entries.desired(uuid, entry)
+            for action in reconcile.after(end, desired, self._hands.me):
+                if self._hands.do(uuid, entry, action):
+                    path.unlink(missing_ok=True)
+                return False
+            path.unlink(missing_ok=True)
+        return True

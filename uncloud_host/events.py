@@ -1,0 +1,218 @@
+"""What is worth telling people: events, and how the end of a VM becomes one. Pure.
+
+An event's id is a hash of what it is about, so that everyone who sees the same end makes the same event, and the spool
+keeps one of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+
+class Name(StrEnum):
+    """The names of events, an interface for people and programs."""
+
+    STARTED = "started"
+    STOPPED = "stopped"
+    RESTARTED = "restarted"
+    CRASHED = "crashed"
+    KILLED = "killed"
+    OOM_KILLED = "oom-killed"
+    POWERED_OFF = "powered-off"
+    PANICKED = "panicked"
+    WATCHDOG = "watchdog"
+    COULD_NOT_START = "could-not-start"
+    GAVE_UP = "gave-up"
+    STOPPED_BY_HAND = "stopped-by-hand"
+    INVALID = "invalid"
+    HELD = "held"
+
+
+FAILURES = frozenset(
+    {
+        Name.CRASHED,
+        Name.KILLED,
+        Name.OOM_KILLED,
+        Name.PANICKED,
+        Name.WATCHDOG,
+        Name.COULD_NOT_START,
+        Name.GAVE_UP,
+        Name.INVALID,
+        Name.HELD,
+    }
+)
+# Signals that say that a program is broken; all others come from outside.
+_FATAL = frozenset({"SEGV", "ABRT", "BUS", "ILL", "FPE", "TRAP", "SYS", "XCPU", "XFSZ"})
+_SETUP = range(200, 244)  # exit statuses of PID 1 when it could not even execute (systemd.exec(5))
+LONGEST = 500  # characters of a text in an event
+_YOUNG = 2.0  # seconds: QEMU exits with 1 for a bad disk and for a guest's panic alike; no guest panics sooner
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a VM on this host."""
+
+    vm: str
+    event: Name
+    subject: str  # what makes it one event: an invocation or a mod_revision
+    time: datetime  # when it happened, UTC
+    host: str
+    name: str
+    reason: str
+    invocation: str = ""
+    trail: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make texts from outside fit for every channel: no half characters, no control characters, not too long."""
+        for name in ("vm", "subject", "name", "reason", "invocation"):
+            object.__setattr__(self, name, clean(getattr(self, name)))
+
+    @property
+    def id(self) -> str:
+        """Equal for everyone who sees the same thing: a beginning is one, whatever it is called later."""
+        what = "began" if self.event in (Name.STARTED, Name.RESTARTED) else self.event
+        return hashlib.sha256(f"{self.vm} {self.subject} {what}".encode()).hexdigest()[:24]
+
+    def record(self) -> dict[str, object]:
+        """Give the record as it is written to etcd."""
+        told = asdict(self) | {"id": self.id, "time": stamp(self.time)}
+        del told["subject"]
+        return told
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        return f"VM {self.name} {_PHRASES[self.event]}: {self.reason}"
+
+    @property
+    def is_failure(self) -> bool:
+        """Tell whether somebody may have to do something about it."""
+        return self.event in FAILURES
+
+
+_PHRASES = {
+    Name.STARTED: "started",
+    Name.STOPPED: "stopped",
+    Name.RESTARTED: "was restarted",
+    Name.CRASHED: "crashed",
+    Name.KILLED: "was killed",
+    Name.OOM_KILLED: "was killed for lack of memory",
+    Name.POWERED_OFF: "powered itself off",
+    Name.PANICKED: "panicked",
+    Name.WATCHDOG: "was ended by its watchdog",
+    Name.COULD_NOT_START: "could not start",
+    Name.GAVE_UP: "is not restarted any more",
+    Name.STOPPED_BY_HAND: "was stopped by hand",
+    Name.INVALID: "has an invalid entry",
+    Name.HELD: "is held",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one run of a VM ended, as the unit's recorder (ExecStopPost=) saw it. Every field may be missing."""
+
+    vm: str
+    invocation: str
+    by: str  # agent, operator, restart, shutdown or itself
+    why: str = ""  # the agent's words, if it was the agent
+    event: str = ""
+    result: str = ""  # systemd's $SERVICE_RESULT
+    exit_code: str = ""  # exited, killed, dumped; nothing if no process ever ran
+    exit_status: str = ""  # a number or a signal's name
+    shutdown: str = ""  # the reason in QEMU's own SHUTDOWN event
+    started: float = 0.0  # seconds since 1970
+    ended: float = 0.0
+    restarts: int = 0  # by systemd before this run
+    said: str = ""  # QEMU's last line
+
+    @classmethod
+    def read(cls, text: str | bytes) -> "End":
+        """Read a record; what cannot be read raises ValueError. Unknown fields of newer recorders are left out."""
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        known = {name: found[name] for name in cls.__slots__ if name in found}
+        end = cls(**known)
+        numbers = {"started": float(end.started), "ended": float(end.ended), "restarts": int(end.restarts)}
+        if not all(isinstance(getattr(end, name), str) for name in cls.__slots__ if name not in numbers):
+            raise ValueError("not texts")
+        return cls(**known | numbers)
+
+
+def ended(end: End, host: str, name: str) -> Event:
+    """Conclude why a run ended. The order of the questions matters: who asked first, then how it ended."""
+    event, reason = conclude(end)
+    exit_ = " ".join(filter(None, [end.exit_code, end.exit_status]))
+    trail = {"by": end.by, "result": end.result, "exit": exit_, "qemu": end.shutdown}
+    return Event(
+        vm=end.vm,
+        event=event,
+        subject=end.invocation,
+        time=datetime.fromtimestamp(end.ended, UTC),
+        host=host,
+        name=name,
+        reason=reason,
+        invocation=end.invocation,
+        trail={key: value for key, value in trail.items() if value},
+    )
+
+
+def conclude(end: End) -> tuple[Name, str]:
+    """Give the event and the reason in words."""
+    forced = ", it did not react and was killed" if end.result == "timeout" else ""
+    match end.by:
+        case "agent":
+            return Name(end.event) if end.event in set(Name) else Name.STOPPED, (end.why or "asked to stop") + forced
+        case "shutdown":
+            return Name.STOPPED, "this host is shutting down" + forced
+        case "operator":
+            return Name.STOPPED_BY_HAND, "systemctl stop on this host" + forced
+        case "restart":
+            return Name.STOPPED, "systemctl restart on this host" + forced
+    match end.shutdown:
+        case "guest-panic":
+            return Name.PANICKED, "the guest's kernel panicked"
+        case "guest-shutdown":
+            return Name.POWERED_OFF, "the guest shut itself down"
+        case "host-signal":
+            return Name.KILLED, "somebody sent QEMU a signal"
+        case "host-qmp-quit":
+            return Name.KILLED, "somebody told QEMU to quit"
+    return _by_exit(end)
+
+
+def _by_exit(end: End) -> tuple[Name, str]:
+    said = f": {end.said}" if end.said else ""
+    if end.result == "oom-kill":
+        return Name.OOM_KILLED, "this host ran out of memory"
+    if end.result == "watchdog":
+        return Name.WATCHDOG, "it did not answer its watchdog"
+    if end.exit_code in ("killed", "dumped"):
+        if end.exit_status in _FATAL:
+            return Name.CRASHED, f"QEMU died of signal {end.exit_status}{said}"
+        return Name.KILLED, f"QEMU was killed by signal {end.exit_status} from outside"
+    if not end.exit_code or (end.exit_status.isdigit() and int(end.exit_status) in _SETUP):
+        return (
+            Name.COULD_NOT_START,
+            f"systemd could not set it up ({end.exit_status or end.result or 'no trace'}){said}",
+        )
+    if end.exit_status == "0":
+        return Name.POWERED_OFF, "QEMU ended by itself"
+    if end.ended - end.started < _YOUNG:
+        return Name.COULD_NOT_START, f"QEMU exited with {end.exit_status}{said}"
+    return Name.CRASHED, f"QEMU exited with {end.exit_status}{said}"
+
+
+def clean(text: str) -> str:
+    """Give a text that can be written anywhere."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+    return shown if len(text) <= LONGEST else f"{shown}..."
+
+
+def stamp(time: datetime) -> str:
+    """Write a time as RFC 3339 in UTC, to the millisecond."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

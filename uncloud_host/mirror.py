@@ -1,0 +1,296 @@
+"""Mirror a prefix of etcd: list it, watch it, and never believe that silence means that nothing changed.
+
+The list is paged at one revision and the watch goes on from the next one. It is resumed after the last change that was
+applied. Doubt (a lost stream, no answer, a member that lags) means another stream from there on, without a new list:
+etcd must survive that a thousand hosts lose it at once. It lists again only if history was compacted away or went
+backwards, or if a comparison (see `drift`) finds that we are wrong.
+
+Kept are only entries that somebody selects; others pass by and cost a few bytes. Consumers are told which keys changed
+and look up what they are now: all that is told here is a hint. One thread runs the mirror; any thread may ask it.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from uncloud_host.drift import Comparison, Foreign
+from uncloud_host.etcd import PROGRESS, Batch, Connection, EtcdError, KeyValue, Position, Watch, WatchError
+from uncloud_host.news import Changed, Lost, Synced, Told
+
+__all__ = ["Changed", "Lost", "Mirror", "Synced", "Told"]
+
+logger = logging.getLogger(__name__)
+
+SILENT = 3  # so many intervals without an answer are doubt
+CHECK = 5  # every so many intervals a read by the quorum proves where history is
+CATCH_UP = 0.1
+HEALTHY = 1.0
+DOUBTS = 2
+WAIT, WAIT_UNREACHABLE = 5.0, 0.8  # longest pauses; a refused connection costs nobody much, and back means back
+
+
+class _Relist(Exception):
+    """What we have cannot be brought up to date by watching."""
+
+    def __init__(self, reason: str, *, regressed: bool = False) -> None:
+        super().__init__(reason)
+        self.regressed = regressed
+
+
+class Mirror:
+    """The entries below `prefix` for which `select(key, value)` is true, kept in step with etcd."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        prefix: str,
+        *,
+        select: Callable[[str, bytes], bool],
+        told: Callable[[Told], None],
+        hints: Sequence[str] = (),
+        interested: Callable[[str], bool] = lambda key: True,  # noqa: ARG005
+        interval: float = 2.0,
+        audit: float = 300.0,
+        soon: float = 20.0,
+    ) -> None:
+        """`audit` is the time between comparisons with etcd; after a resume one comes within `soon`."""
+        self._connection, self._prefix, self._hints = connection, prefix, tuple(hints)
+        self._select, self._told, self._interested = select, told, interested
+        self._interval, self._audit, self._soon = interval, audit, soon
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()  # between the mirror's thread and those that ask
+        self._kept: dict[str, KeyValue] = {}
+        self._foreign = Foreign()
+        self._position: Position | None = None  # the newest that etcd told us; None: list first
+        self._applied = [0] * (1 + len(self._hints))  # by range: the revision up to which all is applied
+        self._proved = 0  # all changes up to this revision had been sent to us
+        self._watch: Watch | None = None
+        self._regressed = self._missed_hints = self._lost = self._in_step = False
+
+    def snapshot(self) -> dict[str, KeyValue]:
+        """Return all kept entries, as of one revision."""
+        with self._lock:
+            return dict(self._kept)
+
+    def get(self, key: str) -> KeyValue | None:
+        """Return a kept entry."""
+        with self._lock:
+            return self._kept.get(key)
+
+    def forget(self, key: str) -> None:
+        """Keep an entry no longer that is not selected any more. One that is selected (again) stays."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and not self._select(key, kept.value):
+                del self._kept[key]
+
+    def stop(self) -> None:
+        """Make `run` return, after a call that may be under way."""
+        self._stopping.set()
+        if self._watch is not None:
+            self._watch.close()
+
+    def run(self) -> None:
+        """Keep in step until stopped."""
+        failures = doubts = 0
+        while not self._stopping.is_set():
+            self._in_step, began, longest = False, time.monotonic(), WAIT
+            try:
+                self._session()
+            except _Relist as why:
+                logger.warning("listing %s again: %s", self._prefix, why)
+                self._position = None
+                self._regressed |= why.regressed
+            except WatchError as error:
+                # A stream that ends is no outage as long as the next one works.
+                logger.debug("no watch on %s: %s", self._prefix, error)
+                doubts = 1 if self._in_step else doubts + 1
+                if doubts > DOUBTS or error.problem == "denied":
+                    self._lose(str(error))
+            except EtcdError as error:
+                longest = WAIT_UNREACHABLE if error.problem == "unreachable" else WAIT
+                self._lose(str(error))
+            if self._in_step and time.monotonic() - began > HEALTHY:
+                failures = 0
+            failures = min(failures + 1, 10)
+            self._stopping.wait(random.uniform(0, min(longest, 0.025 * 2**failures)))  # noqa: S311 - no secret
+
+    def _lose(self, reason: str) -> None:
+        if not self._lost and not self._stopping.is_set():
+            self._lost = True
+            self._told(Lost(reason))
+
+    def _sync(self, revision: int, *, relisted: bool) -> None:
+        regressed, self._regressed, self._lost, self._missed_hints = self._regressed, False, False, False
+        self._told(Synced(revision, relisted, regressed))
+
+    def _session(self) -> None:
+        """List if need be, then watch until something is wrong."""
+        resumed = self._position is not None
+        if not resumed:
+            self._list()
+        target = self._advance(self._connection.position(self._prefix))
+        after = zip((self._prefix, *self._hints), (applied + 1 for applied in self._applied), strict=True)
+        watch = self._watch = self._connection.watch(list(after), interval=self._interval)
+        try:
+            self._catch_up(watch, target)
+            if self._stopping.is_set():
+                return
+            if self._lost or self._missed_hints:
+                self._sync(target, relisted=self._missed_hints)
+            # After a resume soon: a wipe that outgrew us is seen by a comparison only. At random: not all at once.
+            soon = random.uniform(min(1.0, self._soon), self._soon)  # noqa: S311 - no secret
+            self._follow(watch, soon if resumed else self._audit)
+        finally:
+            watch.close()
+
+    def _list(self) -> None:
+        kept: dict[str, KeyValue] = {}
+        foreign = Foreign()
+        position = None
+        try:
+            for page in self._connection.pages(self._prefix):
+                position = page.position
+                for entry in page.entries:
+                    if self._select(entry.key, entry.value):
+                        kept[entry.key] = entry
+                    else:
+                        foreign.add(entry.key, entry.mod_revision)
+        except EtcdError as error:
+            if error.problem == "compacted":
+                raise _Relist("the history was compacted away while listing") from error
+            raise
+        if position is None:
+            return
+        with self._lock:
+            self._kept = kept
+        foreign.settle()
+        self._foreign, self._position, self._proved = foreign, position, position.revision
+        self._applied = [position.revision] * len(self._applied)
+        self._sync(position.revision, relisted=True)
+
+    def _advance(self, position: Position) -> int:
+        """Compare a position proved by the quorum with what we knew before; return its revision."""
+        known = self._position or position
+        if position.cluster != known.cluster:
+            raise _Relist("this is another etcd cluster", regressed=True)
+        if position.revision < known.revision or position.term < known.term:
+            gone = f"from revision {known.revision} to {position.revision}, from term {known.term} to {position.term}"
+            msg = f"etcd went backwards, {gone}"
+            raise _Relist(msg, regressed=True)
+        self._position = position
+        return position.revision
+
+    def _catch_up(self, watch: Watch, target: int) -> None:
+        """Apply what we missed. Etcd answers a request for progress only when it has sent all, so it is asked often.
+
+        Only etcd < 3.4.25 and < 3.5.8 answers too early (issue 15220): two answers with nothing old between them count.
+        """
+        created, heard, proved = 0, time.monotonic(), 0.0
+        while not self._stopping.is_set():
+            batch, now = watch.read(CATCH_UP), time.monotonic()
+            if batch is None:
+                if now - heard > SILENT * self._interval:
+                    self._doubt(watch, f"no answer to a watch for {now - heard:.0f} s")
+                watch.poke()
+                continue
+            heard = now
+            created += batch.created
+            self._apply(batch)
+            if batch.changes and batch.changes[0][3] <= target:
+                proved = 0.0
+            elif batch.watch == PROGRESS and batch.revision >= target and created > len(self._hints):
+                proved = proved or now
+                if now - proved >= CATCH_UP:
+                    self._in_step = True
+                    return
+
+    def _follow(self, watch: Watch, audit: float) -> None:
+        """Apply what comes, and doubt."""
+        heard = now = time.monotonic()
+        check, look, behind = now + CHECK * self._interval, now + audit, 0
+        steps: Iterator[float] | None = None
+        while not self._stopping.is_set():
+            batch = watch.read(max(0.0, min(check, look, now + self._interval) - now))
+            now = time.monotonic()
+            if batch is not None:
+                heard = now
+                self._apply(batch)
+            elif now - heard > SILENT * self._interval:
+                self._doubt(watch, f"no answer to a watch for {now - heard:.0f} s")
+            if now >= check:
+                if self._proved < behind:
+                    self._doubt(watch, "the watch lags behind")
+                behind = self._advance(self._connection.position(self._prefix))
+                now = time.monotonic()
+                check = now + CHECK * self._interval
+            if now >= look:
+                steps = steps or self._compare()
+                pause = next(steps, None)
+                now = time.monotonic()
+                if pause is None:
+                    steps = None
+                    pause = self._audit * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+                look = now + pause
+
+    def _doubt(self, watch: Watch, reason: str) -> None:
+        watch.close(distrust=True)
+        msg = f"etcd {watch.endpoint}: {reason}"
+        raise WatchError(msg, "unreachable")
+
+    def _compare(self) -> Iterator[float]:
+        """Compare with etcd. What agrees up to a revision need not be watched from before it: compaction hurts less."""
+        comparison = Comparison(
+            self._connection, self._prefix, select=self._select, kept=self._kept, foreign=self._foreign
+        )
+        yield from comparison.steps(lambda: self._proved)
+        if comparison.drifted:
+            some = ", ".join(comparison.drifted[:3])
+            msg = f"{len(comparison.drifted)} entries are not what was told, as {some}"
+            raise _Relist(msg, regressed=True)
+        comparison.foreign.take_recent(self._foreign)
+        self._foreign = comparison.foreign
+        self._applied[0] = max(self._applied[0], comparison.clean_at)
+
+    def _apply(self, batch: Batch) -> None:
+        if batch.compacted:
+            self._compacted(batch)
+        if batch.watch == PROGRESS:
+            self._proved = max(self._proved, batch.revision)
+        if not batch.changes:
+            return
+        changed = self._apply_main(batch) if batch.watch == 0 else self._apply_hint(batch)
+        self._applied[batch.watch] = max(self._applied[batch.watch], batch.changes[-1][3])
+        if changed:
+            self._told(Changed(frozenset(changed)))
+
+    def _apply_main(self, batch: Batch) -> set[str]:
+        changed: set[str] = set()
+        applied, kept, select, note = self._applied[0], self._kept, self._select, self._foreign.note
+        with self._lock:
+            for key, value, create_revision, mod_revision in batch.changes:
+                if mod_revision <= applied:
+                    continue
+                if value is None:
+                    if kept.pop(key, None) is not None:
+                        changed.add(key)
+                elif key in kept or select(key, value):
+                    kept[key] = KeyValue(key, value, create_revision, mod_revision)
+                    changed.add(key)
+                else:
+                    note(key, mod_revision)
+        return changed
+
+    def _apply_hint(self, batch: Batch) -> set[str]:
+        applied = self._applied[batch.watch]
+        return {key for key, _, _, mod_revision in batch.changes if mod_revision > applied and self._interested(key)}
+
+    def _compacted(self, batch: Batch) -> None:
+        """History that we need is gone. Of hints nothing is kept, so for them looking at everything will do."""
+        if batch.watch == 0 or self._position is None:
+            raise _Relist("the history since our revision was compacted away")
+        self._missed_hints = True
+        self._applied[1:] = [self._position.revision] * len(self._hints)
+        raise WatchError("the history of hints was compacted away", "compacted")

@@ -1,0 +1,70 @@
+"""What systemd says about this host's VMs, read with as few calls as possible.
+
+A list of all units is one call; what only changes with a new run is read when a signal or the list says that the unit
+has changed, and kept until then.
+"""
+
+from collections.abc import Iterable
+
+from uncloud_host import unit
+from uncloud_host.reconcile import Observed
+from uncloud_host.systemd import Listed, Systemd
+from uncloud_host.unit import State
+
+ABSENT = Observed(State.ABSENT)
+
+
+class Units:
+    """The vm-* units as they were when they were last looked at."""
+
+    def __init__(self, systemd: Systemd) -> None:
+        self._systemd = systemd
+        self._listed: dict[str, Listed] = {}
+        self._doubted: set[str] = set()
+        self.observed: dict[str, Observed] = {}
+
+    def look(self, changed: Iterable[str | None]) -> dict[str, tuple[Observed, Observed]]:
+        """Look again; return before and after of each VM whose run or state is another one now.
+
+        `changed`: names of units that must be read anew; None means all. Raises SystemdError; what was to be read
+        anew still is, next time.
+        """
+        self._doubted |= {name for name in changed if name is not None}
+        if None in changed:
+            self._doubted |= self._listed.keys()
+        listed = {one.name: one for one in self._systemd.units() if one.state != State.ABSENT or one.job}
+        now = {uuid: self._read(uuid, one) for name, one in listed.items() if (uuid := unit.uuid_of(name))}
+        before, self.observed = self.observed, {uuid: observed for uuid, observed in now.items() if observed}
+        self._listed = listed
+        self._doubted = set()
+        both = {uuid: (before.get(uuid, ABSENT), self.get(uuid)) for uuid in before | self.observed}
+        return {uuid: (old, new) for uuid, (old, new) in both.items() if old != new}
+
+    def _read(self, uuid: str, listed: Listed) -> Observed | None:
+        """Read one unit, or know that it has not changed; None if it has vanished since the list."""
+        known = self.observed.get(uuid)
+        if known and self._listed.get(listed.name) == listed and listed.name not in self._doubted:
+            return known
+        details = self._systemd.details(listed.name)
+        evidence = unit.evidence(details.environment)
+        if listed.state == State.ABSENT:  # with a job: its start waits in the queue
+            return Observed(State.STARTING, evidence) if evidence else None
+        if not details.invocation:
+            return None
+        return Observed(listed.state, evidence, details.invocation, details.restarts, details.since)
+
+    def doubt(self, uuid: str) -> None:
+        """Read this VM's unit anew next time."""
+        self._doubted.add(unit.name(uuid))
+
+    def invocation(self, uuid: str) -> str:
+        """Read which run it is, now: the last look may have missed that systemd restarted it."""
+        return self._systemd.details(unit.name(uuid)).invocation
+
+    def __contains__(self, uuid: object) -> bool:
+        """Tell whether there is a unit of this VM; may be asked by another thread."""
+        return uuid in self.observed
+
+    def get(self, uuid: str) -> Observed:
+        """What is known of a VM's unit."""
+        return self.observed.get(uuid, ABSENT)

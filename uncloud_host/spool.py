@@ -1,0 +1,151 @@
+"""Events on disk, until they are told: the file is the event, and whoever creates it first has seen it first.
+
+events/ID   the event, complete as soon as it is there, never changed
+told/CHANNEL/ID  an empty file: this channel (log, mail) has told it
+ends/UUID.INVOCATION  what the recorder of a VM wrote; it is removed when it has had all its consequences
+"""
+
+import json
+import os
+import time
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from uncloud_host.events import End, Event, Name
+
+DIRECTORY = Path("/var/lib/uncloud-host")
+INTENTS = Path("/run/uncloud-host/intents")
+KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
+HOUR = 3600.0
+CHANNELS = ("log", "mail")  # see channels.py
+_LARGEST = 64 * 1024  # bytes of a file that others had a hand in
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An event and when it was recorded, in nanoseconds since 1970."""
+
+    ns: int
+    event: Event
+
+
+class Spool:
+    """The events of this host. For several threads and programs at once: every step is one atomic file operation."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        self._events = directory / "events"
+        self._told = {channel: directory / "told" / channel for channel in CHANNELS}
+        self._ends = directory / "ends"
+        self._forgot = 0.0
+        for made in (self._events, *self._told.values(), self._ends):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def add(self, event: Event) -> bool:
+        """Keep an event; False if somebody has seen it before."""
+        path = self._events / event.id
+        if path.exists():
+            return False
+        told = {"ns": time.time_ns(), "subject": event.subject, **event.record()}
+        new = path.with_name(f".{event.id}.{os.getpid()}")
+        _write(new, json.dumps(told))
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+        finally:
+            new.unlink()
+        return True
+
+    def pending(self, channel: str) -> list[Spooled]:
+        """List what a channel has not told yet, oldest first."""
+        done = set(os.listdir(self._told[channel]))
+        names = [name for name in os.listdir(self._events) if name not in done and not name.startswith(".")]
+        return sorted((s for name in names if (s := self._read(name))), key=lambda s: (s.ns, s.event.id))
+
+    def told(self, channel: str, events: Sequence[Spooled]) -> None:
+        """Remember that a channel has told these."""
+        for spooled in events:
+            (self._told[channel] / spooled.event.id).touch(mode=0o600)
+
+    def forget(self, now: float, running: Container[str] = ()) -> None:
+        """Remove events that every channel told long ago, once an hour, and intents of VMs that do not run any more.
+
+        `now` in seconds since 1970.
+        """
+        if now < self._forgot + HOUR:
+            return
+        self._forgot = now
+        for uuid in os.listdir(INTENTS) if INTENTS.is_dir() else ():
+            if uuid not in running:
+                (INTENTS / uuid).unlink(missing_ok=True)
+        for name in os.listdir(self._events):
+            marks = [directory / name for directory in self._told.values()]
+            with suppress(FileNotFoundError):  # not told yet
+                if max(mark.stat().st_mtime for mark in marks) < now - KEPT:
+                    (self._events / name).unlink()
+                    for mark in marks:
+                        mark.unlink()
+
+    def ends(self) -> list[tuple[Path, End | None]]:
+        """List the recorded ends as they happened; None for one that cannot be read."""
+        # .new: one that the recorder is writing
+        paths = [self._ends / name for name in os.listdir(self._ends) if not name.endswith(".new")]
+        found = [(path, _read_end(path)) for path in paths]
+        return sorted(found, key=lambda pair: pair[1].ended if pair[1] else 0.0)
+
+    def _read(self, name: str) -> Spooled | None:
+        try:
+            found = json.loads(_head(self._events / name))
+            texts = {key: found[key] for key in ("vm", "subject", "host", "name", "reason", "invocation")}
+            event = Event(
+                **texts, event=Name(found["event"]), time=datetime.fromisoformat(found["time"]), trail=found["trail"]
+            )
+            return Spooled(int(found["ns"]), event)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+
+def _read_end(path: Path) -> End | None:
+    try:
+        return End.read(_head(path))
+    except (OSError, ValueError, TypeError, RecursionError, OverflowError):
+        return None
+
+
+def write_intent(uuid: str, invocation: str, event: Name, why: str) -> None:
+    """Say, before it is done, that the end of this run is ours: the recorder cannot tell who asked for a stop."""
+    INTENTS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = INTENTS / f".{uuid}"
+    _write(new, json.dumps({"invocation": invocation, "event": event, "why": why}), sync=False)
+    new.rename(INTENTS / uuid)
+
+
+def read_intent(uuid: str, invocation: str) -> tuple[str, str] | None:
+    """Give event and reason of our intent for this run, if there is one."""
+    try:
+        found = json.loads(_head(INTENTS / uuid))
+        return (str(found["event"]), str(found["why"])) if found["invocation"] == invocation else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def remove_intent(uuid: str, invocation: str) -> None:
+    """The end of this run has been told; an intent for another run stays."""
+    if read_intent(uuid, invocation):
+        (INTENTS / uuid).unlink(missing_ok=True)
+
+
+def _head(path: Path) -> str:
+    with path.open(errors="replace") as file:
+        return file.read(_LARGEST)
+
+
+def _write(path: Path, text: str, *, sync: bool = True) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,282 @@
+"""systemd over D-Bus: the only module that imports pystemd. Text inside, bytes at the bus.
+
+Traps of pystemd (0.13 to 0.15), each of which cost somebody hours: a connection belongs to one thread; calls on a
+connection with matches swallow signals (two connections); `process()` handles one message, and an empty one means
+that none is left; `wait()` holds the GIL; a failing call leaks 1 to 2 kB, so nothing is found out by exceptions.
+"""
+
+import contextlib
+import errno
+import logging
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pystemd.daemon
+import pystemd.journal
+from pystemd.dbusexc import DBusBaseError
+from pystemd.dbuslib import DBus, apply_signature, path_encode
+
+from uncloud_host import unit
+from uncloud_host.unit import State, Value
+
+logger = logging.getLogger(__name__)
+
+_SYSTEMD = b"org.freedesktop.systemd1"
+_MANAGER = (b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
+_UNITS = b"/org/freedesktop/systemd1/unit"
+_OURS = path_encode(_UNITS, unit.PREFIX.encode())
+_SENDER = b"type='signal',sender='org.freedesktop.systemd1'"
+_SIGNALS = (
+    # Each change also comes as ...Service, with 300 properties: not asked for.
+    _SENDER + b",interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
+    b"path_namespace='/org/freedesktop/systemd1/unit',arg0='org.freedesktop.systemd1.Unit'",
+    _SENDER + b",interface='org.freedesktop.systemd1.Manager',member='UnitRemoved'",
+    _SENDER + b",interface='org.freedesktop.systemd1.Manager',member='Reloading'",
+    b"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
+)
+# pystemd knows half of what a VM's unit needs, another half in each version: so the table is ours.
+_SIGNATURES = {
+    "a(sasb)": "ExecStart",
+    "a(sasas)": "ExecStartPreEx ExecStopEx ExecStopPostEx",
+    "a(sst)": "OpenFile",
+    "a(ss)": "DeviceAllow",
+    "aay": "LogExtraFields",
+    "as": "After Before Environment RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
+    "(bas)": "RestrictAddressFamilies SystemCallFilter",
+    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateTmp PrivateMounts PrivateIPC "
+    "ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname "
+    "LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute CPUAccounting MemoryAccounting "
+    "IOAccounting",
+    "i": "SystemCallErrorNumber",
+    "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
+    "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
+    "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE",
+    "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
+    "DevicePolicy OOMPolicy ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
+}
+_QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
+JOURNAL = 2.0  # seconds for journalctl
+_SIGNATURE = {name: signature.encode() for signature, names in _SIGNATURES.items() for name in names.split()}
+
+
+# No answer from systemd, but from the bus or the kernel: connection gone, nobody there, no reply in time.
+_LOST = {
+    errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNREFUSED, errno.EBADF, errno.ENXIO,
+    errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.EIO,
+}  # fmt: skip
+
+
+class SystemdError(Exception):
+    """systemd or its bus could not be asked, or refused; the message is one line."""
+
+
+class Refusal(SystemdError):
+    """systemd answered, and the answer is no."""
+
+
+class UnitExists(Refusal):
+    """The name is taken: somebody, perhaps we before, did it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of ListUnits."""
+
+    name: str
+    state: State
+    job: bool  # something is under way
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a unit says about its present run."""
+
+    environment: tuple[str, ...]
+    invocation: str
+    restarts: int
+    since: float  # seconds since 1970
+
+
+class Systemd:
+    """One connection for calls, for the thread that decides."""
+
+    def __init__(self) -> None:
+        self._bus: DBus | None = None
+
+    def units(self) -> list[Listed]:
+        """List the units vm-*.service that systemd has in memory: 3 ms for 300."""
+        body = self._manager(b"ListUnitsByPatterns", b"asas", [], [f"{unit.PREFIX}*{unit.SUFFIX}".encode()])
+        return [Listed(row[0].decode(), unit.state(row[3].decode(), row[4].decode()), bool(row[7])) for row in body]
+
+    def details(self, name: str) -> Details:
+        """Read what tells one run from another: four short calls, for units that have changed."""
+        path = path_encode(_UNITS, name.encode())
+        # The invocation last: a unit that vanishes meanwhile has none, and cannot seem to be one without environment.
+        where = {
+            b"Environment": (b"Service", b"as"), b"NRestarts": (b"Service", b"u"),
+            b"StateChangeTimestamp": (b"Unit", b"t"), b"InvocationID": (b"Unit", b"ay"),
+        }  # fmt: skip
+        found = {key: self._property(path, *place, key) for key, place in where.items()}
+        return Details(
+            environment=tuple(line.decode(errors="replace") for line in found[b"Environment"]),
+            invocation=bytes(found[b"InvocationID"]).hex(),
+            restarts=found[b"NRestarts"],
+            since=found[b"StateChangeTimestamp"] / unit.SECOND,
+        )
+
+    def start(self, name: str, properties: Iterable[tuple[str, Value]]) -> None:
+        """Ask for a transient unit. Returns when the job is accepted, not when it is done: a signal tells that."""
+        words = apply_signature(b"ss", [name.encode(), b"fail"])
+        words += [(ord("a"), b"(sv)")]
+        for key, value in properties:
+            signature = _SIGNATURE[key]
+            words += [(ord("r"), b"sv"), (ord("s"), key.encode()), (ord("v"), signature)]
+            words += [*apply_signature(signature, [_encoded(value, signature)]), (-1, None), (-1, None)]
+        words += [(-1, None), (ord("a"), b"(sa(sv))"), (-1, None)]
+        self._call(*_MANAGER, b"StartTransientUnit", words)
+
+    def stop(self, name: str) -> None:
+        """Ask for the stop of a unit. Returns when the job is accepted."""
+        self._manager(b"StopUnit", b"ss", name.encode(), b"replace")
+
+    def reset_failed(self, name: str) -> None:
+        """Forget a failure: frees the name of a failed unit; on a running one it renews backoff and start limit."""
+        self._manager(b"ResetFailedUnit", b"s", name.encode())
+
+    def is_stopping(self) -> bool:
+        """Tell whether the host is going down: then nothing may be started."""
+        state: bytes = self._property(_MANAGER[0], b"Manager", b"s", b"SystemState")
+        return state == b"stopping"
+
+    def _manager(self, method: bytes, signature: bytes, *values: object) -> Any:
+        return self._call(*_MANAGER, method, apply_signature(signature, list(values)))
+
+    def _property(self, path: bytes, interface: bytes, rtype: bytes, name: bytes) -> Any:
+        with self._errors():
+            return self._open().get_property(_SYSTEMD, path, _SYSTEMD + b"." + interface, name, rtype)
+
+    def _call(self, path: bytes, interface: bytes, method: bytes, words: list[tuple[int, Any]]) -> Any:
+        with self._errors():
+            return self._open().call_method(_SYSTEMD, path, interface, method, words).body
+
+    def _open(self) -> DBus:
+        if self._bus is None:
+            bus = DBus()
+            bus.open()
+            self._bus = bus
+        return self._bus
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBusBaseError as error:
+            name = error.err_name or b""
+            if name.endswith(b".UnitExists"):
+                raise UnitExists("the unit exists") from None
+            if self._bus is not None and abs(error.errno) not in _LOST:
+                raise Refusal(_message(error)) from None
+            self._bus = None  # begin anew
+            raise SystemdError(_message(error)) from None
+
+
+def watch(changed: Callable[[str | None], None], is_over: Callable[[], bool]) -> None:
+    """Tell of each unit of ours that changed, and None when anything may have: thread body, until `is_over`.
+
+    Signals are hints. They come in storms at a daemon-reload and some states last for less than a millisecond: the
+    truth is read back by whoever gets the hint.
+    """
+    pause = 0.1
+    while not is_over():
+        bus = DBus()
+        try:
+            _subscribe(bus)
+            changed(None)
+            pause = 0.1
+            while not is_over() and (descriptor := bus.get_fd()) >= 0:  # sd-bus closes it itself when it is lost
+                select.select([descriptor], [], [], 1.0)
+                for name in _drain(bus):
+                    changed(name)
+            raise SystemdError("the connection to the bus was lost")
+        except (DBusBaseError, SystemdError, OSError, ValueError) as error:
+            if is_over():
+                return
+            logger.info("bus: %s; connecting again", _message(error))
+            pause = min(2 * pause, 5.0)
+            time.sleep(pause)
+
+
+def _subscribe(bus: DBus) -> None:
+    bus.open()
+    for rule in _SIGNALS:
+        daemon = (b"org.freedesktop.DBus", b"/org/freedesktop/DBus", b"org.freedesktop.DBus")
+        bus.call_method(*daemon, b"AddMatch", apply_signature(b"s", [rule]))
+    bus.call_method(_SYSTEMD, *_MANAGER, b"Subscribe", [])
+
+
+def _drain(bus: DBus) -> set[str | None]:
+    """Take all waiting messages; by their path only, because decoding one body costs twenty times as much."""
+    names: set[str | None] = set()
+    while not (message := bus.process()).is_empty():
+        path = message.get_path() or b""
+        if path.startswith(_OURS):
+            names.add(_decoded(path.removeprefix(_UNITS + b"/")))
+        elif message.get_member() == b"UnitRemoved":
+            message.process_reply(False)  # noqa: FBT003 - no headers; cron removes units all day, ours are few
+            if (name := message.body[0].decode(errors="replace")).startswith(unit.PREFIX):
+                names.add(name)
+        elif not path.startswith(_UNITS):
+            names.add(None)  # Reloading or a new PID 1: look at everything
+    return names
+
+
+def _decoded(label: bytes) -> str:
+    """Undo sd_bus_path_encode(): `_2d` is a dash."""
+    return re.sub(rb"_([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), label).decode(errors="replace")
+
+
+def _encoded(value: Value, signature: bytes) -> object:
+    """Texts are bytes on the bus, and bytes ("ay") are lists of numbers."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bool | int):
+        return value
+    if signature == b"aay":
+        return [list(str(part).encode()) for part in value]
+    return [_encoded(part, b"") for part in value]
+
+
+def _message(error: Exception) -> str:
+    text = getattr(error, "err_message", b"") or str(error) or type(error).__name__
+    return text.decode(errors="replace") if isinstance(text, bytes) else text
+
+
+def notify(**state: str | int) -> None:
+    """Tell the service's own state to systemd (sd_notify(3)): ready=1, watchdog=1, status="...", stopping=1."""
+    pystemd.daemon.notify(False, **state)  # noqa: FBT003 - keep $NOTIFY_SOCKET for the next time
+
+
+def journal(message: str, priority: int, **fields: str) -> None:
+    """Write a line with fields of our own to the journal (sd_journal_send(3))."""
+    pystemd.journal.sendv(MESSAGE=message, PRIORITY=str(priority), SYSLOG_IDENTIFIER="uncloud-host", **fields)
+
+
+def last_words(uuid: str, since: float, until: float) -> str:
+    """Find the last error in a run's journal that looks like QEMU's own; nothing if there is none, or it takes long.
+
+    By time, not by invocation: journald knows the first run's only as long as RestartMode=direct restarts it (257).
+    The guest's console is in the same stream, so a guest can forge it: a hint for people, nothing to decide from.
+    """
+    words = ["journalctl", "--no-pager", "--output=cat", "--lines=50", f"_SYSTEMD_UNIT={unit.name(uuid)}"]
+    words += ["SYSLOG_IDENTIFIER=qemu", f"--since=@{since:.6f}", f"--until=@{until + 1:.6f}"]
+    try:
+        lines = subprocess.run(words, capture_output=True, timeout=JOURNAL, check=True).stdout  # noqa: S603 - our words
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    found = _QEMU_ERROR.findall(lines.decode(errors="replace"))
+    return found[-1][:200] if found else ""

@@ -1,0 +1,144 @@
+"""Turn what happened to VMs into events, each once, and say what is done to them in the journal."""
+
+import logging
+import time
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from uncloud_host import spool, systemd, unit
+from uncloud_host.channels import Channel
+from uncloud_host.events import End, Event, Name, clean, ended
+from uncloud_host.reconcile import Observed
+from uncloud_host.spool import Spool
+from uncloud_host.unit import State
+
+logger = logging.getLogger(__name__)
+
+WARNING, INFO = 4, 6  # syslog's priorities
+FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
+RUNS = 16  # of a VM are remembered; more do not end between two passes
+
+
+@dataclass(slots=True)
+class _Story:
+    """What has been told of one VM lately."""
+
+    name: str
+    asked: str = ""  # why a start was asked for
+    said: str = ""
+    begun: str = ""  # the invocation whose beginning has been told
+    ended: dict[str, End] = field(default_factory=dict)  # by invocation
+
+
+class Teller:
+    """Makes events, each once, and wakes the channels that pass them on."""
+
+    def __init__(self, kept: Spool, host: str, channels: Sequence[Channel]) -> None:
+        self._spool = kept
+        self._host = host
+        self._channels = channels
+        self._stories: dict[str, _Story] = {}
+        self._unkept: list[Event] = []  # the disk is full
+
+    def tell(self, event: Event) -> None:
+        """Keep an event and say it in the journal, if nobody has yet."""
+        try:
+            new = self._spool.add(event)
+        except OSError as error:
+            if not self._unkept:
+                logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
+            self._unkept.append(event)
+            return
+        if new:
+            self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
+            for channel in self._channels:
+                channel.look()
+
+    def retry(self) -> None:
+        """Try again to keep what could not be kept."""
+        unkept, self._unkept = self._unkept, []
+        for event in unkept:
+            self.tell(event)
+
+    def say(self, uuid: str, text: str) -> None:
+        """Say in the journal what is done to a VM and why."""
+        self._story(uuid).said = text
+        self._journal(uuid, clean(text), INFO)
+
+    def say_once(self, uuid: str, text: str) -> None:
+        """Say why nothing is done to a VM, unless that was the last thing said of it."""
+        if self._story(uuid).said != text:
+            self.say(uuid, text)
+
+    def about(self, uuid: str, event: Name, subject: str, reason: str, invocation: str = "") -> None:
+        """Tell an event that happens now."""
+        self.tell(Event(uuid, event, subject, datetime.now(UTC), self._host, self._name(uuid), reason, invocation))
+
+    def named(self, uuid: str, name: str) -> None:
+        """Remember a name: it is wanted when entry and unit may be gone."""
+        self._story(uuid).name = name
+
+    def will_start(self, uuid: str, reason: str) -> None:
+        """Remember why a start was asked for, to be told when it has happened."""
+        self._story(uuid).asked = reason
+
+    def began(self, uuid: str, new: Observed) -> None:
+        """Tell the beginning of a run, once."""
+        if new.evidence is not None and new.state == State.RUNNING:
+            self.named(uuid, new.evidence.name)
+            self._begin(uuid, new.invocation, new.since, new.restarts)
+
+    def over(self, end: End) -> End:
+        """Tell how a run ended, once; return the end with what QEMU said about it."""
+        story = self._story(end.vm)
+        if end.invocation in story.ended:
+            return story.ended[end.invocation]
+        event = ended(end, self._host, story.name)
+        if event.event in (Name.COULD_NOT_START, Name.CRASHED):
+            end = replace(end, said=systemd.last_words(end.vm, end.started, end.ended))
+            event = ended(end, self._host, story.name)
+        if event.event != Name.COULD_NOT_START:
+            self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
+        story.ended = dict([*story.ended.items(), (end.invocation, end)][-RUNS:])
+        self.tell(event)
+        return end
+
+    def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
+        """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
+        over = new.invocation != old.invocation or new.state in (State.RESTARTING, State.FAILED)
+        if not old.invocation or not old.evidence or not over or old.invocation in self._story(uuid).ended:
+            return
+        now = time.time()
+        if intent := spool.read_intent(uuid, old.invocation):
+            self.over(End(uuid, old.invocation, "agent", event=intent[0], why=intent[1], ended=now))
+        else:
+            self.over(End(uuid, old.invocation, "itself", exit_code="killed", exit_status="KILL", ended=now))
+
+    def forget(self, others_than: Container[str]) -> None:
+        """Forget VMs that are gone."""
+        self._stories = {uuid: story for uuid, story in self._stories.items() if uuid in others_than}
+
+    def _begin(self, uuid: str, invocation: str, since: float, restarts: int) -> None:
+        story = self._story(uuid)
+        if story.begun == invocation:
+            return
+        asked, story.asked, story.begun = story.asked, "", invocation
+        if since < time.time() - FRESH:
+            return
+        event = Name.RESTARTED if restarts else Name.STARTED
+        reason = f"by systemd, restart {restarts}" if restarts else asked or "it runs"
+        begun = datetime.fromtimestamp(since, UTC)
+        self.tell(Event(uuid, event, invocation, begun, self._host, story.name, reason, invocation))
+
+    def _story(self, uuid: str) -> _Story:
+        return self._stories.setdefault(uuid, _Story(uuid))
+
+    def _name(self, uuid: str) -> str:
+        return self._story(uuid).name
+
+    def _journal(self, uuid: str, text: str, priority: int, event: Event | None = None) -> None:
+        """Write a line that `journalctl -u vm-UUID` shows with the VM's own."""
+        about = {"UNCLOUD_EVENT": event.event, "UNCLOUD_INVOCATION": event.invocation} if event else {}
+        uuid = clean(uuid)
+        systemd.journal(text, priority, OBJECT_SYSTEMD_UNIT=unit.name(uuid), UNCLOUD_VM=uuid, **about)

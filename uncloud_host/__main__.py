@@ -30,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run() -> int:
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
     from uncloud_host import config, machine  # noqa: PLC0415
-    from uncloud_host.agent import Agent, WrongName  # noqa: PLC0415
+    from uncloud_host.agent import Agent  # noqa: PLC0415
+    from uncloud_host.standing import WrongName  # noqa: PLC0415
 
     _log_to_stderr()
     logger = logging.getLogger(__name__)

@@ -2,15 +2,22 @@
 done, and the change itself brings the next pass.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from uncloud_host import machine, spool, unit
+from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host.claiming import asks_to_run
+from uncloud_host.claims import Claims
 from uncloud_host.config import Config
+from uncloud_host.conflict import conflict
+from uncloud_host.desired import Entries
 from uncloud_host.etcd import KeyValue
 from uncloud_host.events import Name
+from uncloud_host.facts import Me
 from uncloud_host.models import VM
 from uncloud_host.observe import Units
-from uncloud_host.reconcile import Action, Me, Release, Reset, SetStatus, Start, Stop, Tell, failed
+from uncloud_host.reconcile import failed
 from uncloud_host.store import Refused, Store
 from uncloud_host.systemd import Refusal, Systemd, UnitExists
 from uncloud_host.telling import Teller
@@ -24,19 +31,21 @@ class Hands:
     config: Config
     me: Me
     store: Store
+    claims: Claims
+    entries: Entries
     systemd: Systemd
     units: Units
     teller: Teller
     screens: dict[str, str] = field(default_factory=dict)  # uuid: the VNC address given out in this pass
 
     def do(self, uuid: str, entry: KeyValue | None, action: Action) -> bool:
-        """Do one action about a VM; False if its entry has changed since, and nothing was done.
+        """Do one action about a VM; False if its entry or claim has changed since, and nothing was done.
 
         `entry` is what it was decided from. Raises EtcdError and SystemdError.
         """
         match action:
             case Start(vm, reason):
-                self._start(vm, entry, reason)
+                return self._start(vm, entry, reason)
             case Stop(_, reason, event):
                 self._stop(action, reason, event)
             case Reset(_, reason):
@@ -45,27 +54,33 @@ class Hands:
                 self.units.doubt(uuid)  # no signal tells that NRestarts has changed
             case SetStatus():
                 return self._set_status(uuid, entry, action)
+            case Secure(_, _, reason):
+                self.teller.say_once(uuid, f"writing its claim: {reason}")
+                return self.claims.secure(action)
             case Release(claim, reason):
                 self.teller.say(uuid, f"releasing its claim: {reason}")
-                self.store.release(claim)
+                return self.claims.release(claim)
+            case Wait(_, reason):
+                self.teller.say_once(uuid, f"not starting: {reason}")
             case Tell(event, subject, reason):
                 self.teller.about(uuid, event, subject, reason, self.units.get(uuid).invocation)
         return True
 
-    def _start(self, vm: VM, entry: KeyValue | None, reason: str) -> None:
+    def _start(self, vm: VM, entry: KeyValue | None, reason: str) -> bool:
         if self.systemd.is_stopping():
-            return  # PID 1 would refuse it; after the boot it is started
+            return True  # PID 1 would refuse it; after the boot it is started
+        if taken := conflict(vm, self._before(vm)):
+            return self._fail(vm, entry, taken)
         try:
             machine.check(vm, self.config)
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
         except machine.Missing as problem:
-            self._fail(vm, entry, str(problem))
-            return
+            return self._fail(vm, entry, str(problem))
         try:
-            claim = self.store.claim(vm, self.me)
+            claim = self.claims.take(vm)
         except Refused as refusal:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
-            return
+            return False
         marker = Evidence(
             self.config.host, claim.id, vm.mod_revision, vm.entry.fingerprint(), vm.name, vnc=address or ""
         )
@@ -76,13 +91,22 @@ class Hands:
         try:
             self.systemd.start(unit.name(vm.uuid), unit.properties(vm, choices, self.config.units, marker))
         except UnitExists:
-            return  # somebody was faster; what there is now is looked at next
+            pass  # somebody was faster; what there is now is looked at next
         except Refusal as refusal:
-            self._fail(vm, entry, f"systemd refused the unit: {refusal}")
+            return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
+        return True
 
-    def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> None:
-        for action in failed(vm, text):
-            self.do(vm.uuid, entry, action)
+    def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
+        return all(self.do(vm.uuid, entry, action) for action in failed(vm, text))
+
+    def _before(self, vm: VM) -> Iterator[VM]:
+        """List the VMs of this host that have a better right to a disk or a mac: they run, or were there earlier."""
+        for uuid in self.entries.uuids() - {vm.uuid}:
+            other = self.entries.desired(uuid, self.entries.entry(uuid))
+            if not isinstance(other, VM) or not asks_to_run(other, self.me):
+                continue
+            if uuid in self.units or (other.create_revision, other.uuid) < (vm.create_revision, vm.uuid):
+                yield other
 
     def _vnc_addresses(self, uuid: str) -> list[str]:
         """Addresses that other VMs have, or were given a moment ago: QEMU takes a while to listen."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from uncloud_host import mail
 from uncloud_host.config import Mail
 from uncloud_host.etcd import EtcdError
+from uncloud_host.events import Name
 from uncloud_host.mail import MailError, Rejected
 from uncloud_host.spool import Spool, Spooled
 from uncloud_host.store import Store
@@ -21,13 +22,18 @@ RETRY = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds, while somebody does not take wha
 
 
 class Channel:
-    """One way out of the spool. `send` takes `size` events at a time, all or none."""
+    """One way out of the spool. `send` takes what `batch` chooses from all that waits, all or none."""
 
     def __init__(
-        self, name: str, spool: Spool, send: Callable[[Sequence[Spooled]], None], refusal: type[Exception], *, size: int
+        self,
+        name: str,
+        spool: Spool,
+        send: Callable[[Sequence[Spooled]], None],
+        refusal: type[Exception],
+        batch: Callable[[Sequence[Spooled]], Sequence[Spooled]],
     ) -> None:
         self.name = name
-        self._spool, self._send, self._refusal, self._size = spool, send, refusal, size
+        self._spool, self._send, self._refusal, self._batch = spool, send, refusal, batch
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
 
     def look(self) -> None:
@@ -65,9 +71,10 @@ class Channel:
         return False
 
     def _tell_all(self) -> None:
-        while waiting := self._spool.pending(self.name)[: self._size]:
-            self._send(waiting)
-            self._spool.told(self.name, waiting)
+        while waiting := self._spool.pending(self.name):
+            batch = self._batch(waiting)
+            self._send(batch)
+            self._spool.told(self.name, batch)
 
 
 def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel, Channel]:
@@ -77,12 +84,21 @@ def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Chann
         store.log(host, [(spooled.ns, spooled.event.record()) for spooled in events])
 
     def post(events: Sequence[Spooled]) -> None:
-        for spooled in events:
-            if config.to and spooled.event.event in config.on:
-                try:
-                    mail.send(mail.message(spooled.event, config.sender, config.to), config)
-                except Rejected as error:  # trying again would only keep the others waiting
-                    logger.warning("%s; that mail is given up, the event is in the log", error)
+        if config.to and events[0].event.event in config.on:
+            try:
+                mail.send(mail.message([spooled.event for spooled in events], config.sender, config.to), config)
+            except Rejected as error:  # trying again would only keep the others waiting
+                logger.warning("%s; that mail is given up, the event is in the log", error)
 
-    # One mail at a time: each is remembered as told before the next, so that none goes out twice for another's failure.
-    return Channel("log", spool, log, EtcdError, size=100), Channel("mail", spool, post, MailError, size=1)
+    return Channel("log", spool, log, EtcdError, lambda waiting: waiting[:100]), Channel(
+        "mail", spool, post, MailError, _one_mail
+    )
+
+
+def _one_mail(waiting: Sequence[Spooled]) -> Sequence[Spooled]:
+    """Choose what the next mail tells: one event, but all VMs that are held.
+
+    One mail at a time: each is remembered as told before the next, so that none goes out twice for another's failure.
+    """
+    first = waiting[0].event.event
+    return [spooled for spooled in waiting if spooled.event.event == first] if first == Name.HELD else waiting[:1]

@@ -5,10 +5,10 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 
 from uncloud_host.etcd import Connection, KeyValue
+from uncloud_host.facts import Desired, Gone, Invalid
 from uncloud_host.mirror import Mirror
 from uncloud_host.models import VM, InvalidEntry, host_of, is_uuid, parse
 from uncloud_host.news import Told
-from uncloud_host.reconcile import Desired, Gone, Invalid
 from uncloud_host.store import Store
 
 
@@ -34,12 +34,16 @@ class Entries:
             select=self._concerns_us,
             told=told,
             hints=[self._claims],
-            interested=lambda claim: self.entry(self.uuid(claim)) is not None,
+            interested=lambda claim: self.uuid(claim) in runs_here or self.entry(self.uuid(claim)) is not None,
         )
 
     def uuid(self, key: str) -> str:
         """Tell which VM an entry or a claim is about."""
         return key.removeprefix(self._vms).removeprefix(self._claims)
+
+    def is_claim(self, key: str) -> bool:
+        """Tell whether a key is that of a claim."""
+        return key.startswith(self._claims)
 
     def uuids(self) -> set[str]:
         """List the VMs that have an entry here."""
@@ -92,4 +96,4 @@ def _invalid(uuid: str, entry: KeyValue, problem: str) -> Invalid:
     reason, told = f"invalid entry: {problem}", None
     with suppress(ValueError, RecursionError, AttributeError):
         told = json.loads(entry.value).get("status_reason")
-    return Invalid(uuid, reason, entry.mod_revision, told=told == reason)
+    return Invalid(uuid, reason, entry.create_revision, entry.mod_revision, told=told == reason)

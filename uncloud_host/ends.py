@@ -5,14 +5,15 @@ before an agent died, still becomes STOP.
 """
 
 import logging
+import time
 from pathlib import Path
 
 from uncloud_host import reconcile, spool
 from uncloud_host.act import Hands
+from uncloud_host.claims import Claims
 from uncloud_host.desired import Entries
 from uncloud_host.events import End
 from uncloud_host.spool import Spool
-from uncloud_host.store import Store
 from uncloud_host.telling import Teller
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 class Ends:
     """The recorded ends of runs on this host."""
 
-    def __init__(self, kept: Spool, teller: Teller, store: Store, entries: Entries, hands: Hands) -> None:
-        self._spool, self._teller, self._store, self._entries, self._hands = kept, teller, store, entries, hands
+    def __init__(self, kept: Spool, teller: Teller, claims: Claims, entries: Entries, hands: Hands) -> None:
+        self._spool, self._teller, self._claims, self._entries, self._hands = kept, teller, claims, entries, hands
         self._waiting: dict[str, list[tuple[Path, End]]] = {}
 
     def tell(self) -> set[str]:
@@ -44,11 +45,11 @@ class Ends:
     def write(self, uuid: str) -> bool:
         """Write what follows for the entry as it is now; False if its newest value must be waited for."""
         for path, end in self._waiting.get(uuid, []):
-            entry, _ = self._store.read(uuid)  # not the mirror's: our own RUNNING may not have come back yet
+            entry, claim = self._claims.read(uuid)  # not the mirror's: our own RUNNING may not have come back yet
             desired = self._entries.desired(uuid, entry)
-            for action in reconcile.after(end, desired, self._hands.me):
-                if self._hands.do(uuid, entry, action):
-                    path.unlink(missing_ok=True)
+            actions = reconcile.after(end, desired, claim, self._hands.me, now=time.time())
+            if all(self._hands.do(uuid, entry, action) for action in actions):
+                path.unlink(missing_ok=True)
+            if actions:
                 return False
-            path.unlink(missing_ok=True)
         return True

@@ -58,6 +58,11 @@ class EtcdError(Exception):
         super().__init__(message)
         self.problem: Problem = problem
 
+    @property
+    def is_about_all(self) -> bool:
+        """Tell whether this meets every key alike."""
+        return self.problem in ("unreachable", "closed", "setup")
+
 
 def address(endpoint: str) -> tuple[bool, str, int]:
     """Split an endpoint into (TLS or not, host, port)."""

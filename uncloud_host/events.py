@@ -29,6 +29,12 @@ class Name(StrEnum):
     STOPPED_BY_HAND = "stopped-by-hand"
     INVALID = "invalid"
     HELD = "held"
+    MOVED = "moved"
+    WRONG_HOST = "wrong-host"
+    DUPLICATE_HOST = "duplicate-host"
+    RESOLVED = "resolved"
+    ETCD_LOST = "etcd-lost"
+    ETCD_BACK = "etcd-back"
 
 
 FAILURES = frozenset(
@@ -42,6 +48,9 @@ FAILURES = frozenset(
         Name.GAVE_UP,
         Name.INVALID,
         Name.HELD,
+        Name.WRONG_HOST,
+        Name.DUPLICATE_HOST,
+        Name.ETCD_LOST,
     }
 )
 # Signals that say that a program is broken; all others come from outside.
@@ -53,7 +62,7 @@ _YOUNG = 2.0  # seconds: QEMU exits with 1 for a bad disk and for a guest's pani
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a VM on this host."""
+    """One thing that happened to a VM on this host, or, without a VM, to the host."""
 
     vm: str
     event: Name
@@ -85,6 +94,8 @@ class Event:
     @property
     def sentence(self) -> str:
         """One line for people."""
+        if not self.vm:
+            return f"host {self.host} {_ABOUT_HOST[self.event]}: {self.reason}"
         return f"VM {self.name} {_PHRASES[self.event]}: {self.reason}"
 
     @property
@@ -108,6 +119,16 @@ _PHRASES = {
     Name.STOPPED_BY_HAND: "was stopped by hand",
     Name.INVALID: "has an invalid entry",
     Name.HELD: "is held",
+    Name.MOVED: "moves away",
+    Name.WRONG_HOST: "is claimed by another host",
+    Name.DUPLICATE_HOST: "is claimed by another host of the same name",
+    Name.RESOLVED: "is well again",
+}
+_ABOUT_HOST = {
+    Name.DUPLICATE_HOST: "shares its name with another machine",
+    Name.RESOLVED: "is well again",
+    Name.ETCD_LOST: "has lost etcd",
+    Name.ETCD_BACK: "has etcd back",
 }
 
 
@@ -117,7 +138,7 @@ class End:
 
     vm: str
     invocation: str
-    by: str  # agent, operator, restart, shutdown or itself
+    by: str  # agent, operator, slice (an operator stopped all VMs at once), restart, shutdown or itself
     why: str = ""  # the agent's words, if it was the agent
     event: str = ""
     result: str = ""  # systemd's $SERVICE_RESULT
@@ -171,6 +192,8 @@ def conclude(end: End) -> tuple[Name, str]:
             return Name.STOPPED, "this host is shutting down" + forced
         case "operator":
             return Name.STOPPED_BY_HAND, "systemctl stop on this host" + forced
+        case "slice":
+            return Name.STOPPED_BY_HAND, "systemctl stop of uncloud-vm.slice, all VMs of this host" + forced
         case "restart":
             return Name.STOPPED, "systemctl restart on this host" + forced
     match end.shutdown:

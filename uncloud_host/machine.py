@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from uncloud_host.config import Config, ConfigError
+from uncloud_host.facts import Me
 from uncloud_host.models import VM, VNC_PORTS
-from uncloud_host.reconcile import Me
 
 LOCK = "/run/uncloud-host/lock"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 
 from uncloud_host.config import Mail
-from uncloud_host.events import Event, stamp
+from uncloud_host.events import Event, Name, stamp
 
 SENDMAIL = "/usr/sbin/sendmail"
 UNFOLDED = 300  # characters: a subject is one line, also for those who read mails as files
@@ -24,14 +24,25 @@ class Rejected(MailError):
     """The mail server will not take this mail, however often it is asked (SMTP 5xx)."""
 
 
-def message(event: Event, sender: str, to: Sequence[str]) -> EmailMessage:
-    """Write the mail about an event. The Message-ID is the event's, so that a second delivery can be told."""
+def message(events: Sequence[Event], sender: str, to: Sequence[str]) -> EmailMessage:
+    """Write the mail about an event, or about several of one kind.
+
+    The Message-ID is the first event's, so that a second delivery can be told.
+    """
+    first, count = events[0], len(events)
+    sentence = first.sentence if count == 1 else f"{count} VMs are {first.event}: {first.reason}"
     mail = EmailMessage(policy=email.policy.SMTP.clone(max_line_length=UNFOLDED))
     mail["From"], mail["To"] = sender, ", ".join(to)
-    mail["Subject"] = " ".join(f"[{event.host}] {event.sentence}".split())[:200]
-    mail["Date"] = email.utils.format_datetime(event.time)
-    mail["Message-ID"] = f"<{event.id}@{sender.rpartition('@')[2]}>"
+    mail["Subject"] = " ".join(f"[{first.host}] {sentence}".split())[:200]
+    mail["Date"] = email.utils.format_datetime(first.time)
+    mail["Message-ID"] = f"<{first.id}@{sender.rpartition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"
+    text = "\n".join(_lines(event) for event in events)
+    mail.set_content(f"{sentence}.\n\n{text}\nTo look further, on {first.host}:\n  {_command(first)}\n")
+    return mail
+
+
+def _lines(event: Event) -> str:
     lines = {
         "VM": f"{event.name} ({event.vm})" if event.name != event.vm else event.vm,
         "Host": event.host,
@@ -40,9 +51,13 @@ def message(event: Event, sender: str, to: Sequence[str]) -> EmailMessage:
         "Reason": event.reason,
         **{key.capitalize(): value for key, value in event.trail.items()},
     }
-    text = "".join(f"{key + ':':<9}{value}\n" for key, value in lines.items())
-    mail.set_content(f"{event.sentence}.\n\n{text}\nTo look further, on {event.host}:\n  journalctl -u vm-{event.vm}\n")
-    return mail
+    return "".join(f"{key + ':':<9}{value}\n" for key, value in lines.items() if value)
+
+
+def _command(event: Event) -> str:
+    if event.event == Name.HELD:
+        return "uncloud-host confirm         (or put the entries back)"
+    return f"journalctl -u {f'vm-{event.vm}' if event.vm else 'uncloud-host'}"
 
 
 def send(mail: EmailMessage, config: Mail) -> None:

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from uncloud_host.drift import Comparison, Foreign
 from uncloud_host.etcd import PROGRESS, Batch, Connection, EtcdError, KeyValue, Position, Watch, WatchError
@@ -63,6 +64,7 @@ class Mirror:
         self._lock = threading.Lock()  # between the mirror's thread and those that ask
         self._kept: dict[str, KeyValue] = {}
         self._foreign = Foreign()
+        self._known: Position | None = None
         self._position: Position | None = None  # the newest that etcd told us; None: list first
         self._applied = [0] * (1 + len(self._hints))  # by range: the revision up to which all is applied
         self._proved = 0  # all changes up to this revision had been sent to us
@@ -79,6 +81,12 @@ class Mirror:
         with self._lock:
             return self._kept.get(key)
 
+    @property
+    def position(self) -> Position | None:
+        """Where history stands as far as we know; None before the first list, and while a new one is made."""
+        newest = max(*self._applied, self._proved)  # the watch is ahead of what was last asked for
+        return replace(position, revision=max(position.revision, newest)) if (position := self._position) else None
+
     def forget(self, key: str) -> None:
         """Keep an entry no longer that is not selected any more. One that is selected (again) stays."""
         with self._lock:
@@ -92,8 +100,12 @@ class Mirror:
         if self._watch is not None:
             self._watch.close()
 
-    def run(self) -> None:
-        """Keep in step until stopped."""
+    def run(self, known: Position | None = None) -> None:
+        """Keep in step until stopped.
+
+        `known` is where history stood when somebody last looked: the first list tells if it has gone backwards since.
+        """
+        self._known = known
         failures = doubts = 0
         while not self._stopping.is_set():
             self._in_step, began, longest = False, time.monotonic(), WAIT
@@ -164,6 +176,10 @@ class Mirror:
             raise
         if position is None:
             return
+        if self._known and (backwards := _backwards(self._known, position)):
+            logger.warning("%s", backwards)
+            self._regressed = True
+        self._known = None
         with self._lock:
             self._kept = kept
         foreign.settle()
@@ -173,13 +189,8 @@ class Mirror:
 
     def _advance(self, position: Position) -> int:
         """Compare a position proved by the quorum with what we knew before; return its revision."""
-        known = self._position or position
-        if position.cluster != known.cluster:
-            raise _Relist("this is another etcd cluster", regressed=True)
-        if position.revision < known.revision or position.term < known.term:
-            gone = f"from revision {known.revision} to {position.revision}, from term {known.term} to {position.term}"
-            msg = f"etcd went backwards, {gone}"
-            raise _Relist(msg, regressed=True)
+        if backwards := _backwards(self.position or position, position):
+            raise _Relist(backwards, regressed=True)
         self._position = position
         return position.revision
 
@@ -261,13 +272,14 @@ class Mirror:
             self._proved = max(self._proved, batch.revision)
         if not batch.changes:
             return
-        changed = self._apply_main(batch) if batch.watch == 0 else self._apply_hint(batch)
+        deleted: dict[str, int] = {}
+        changed = self._apply_main(batch, deleted) if batch.watch == 0 else self._apply_hint(batch)
         self._applied[batch.watch] = max(self._applied[batch.watch], batch.changes[-1][3])
         if changed:
-            self._told(Changed(frozenset(changed)))
+            self._told(Changed(changed, deleted))
 
-    def _apply_main(self, batch: Batch) -> set[str]:
-        changed: set[str] = set()
+    def _apply_main(self, batch: Batch, deleted: dict[str, int]) -> dict[str, int]:
+        changed: dict[str, int] = {}
         applied, kept, select, note = self._applied[0], self._kept, self._select, self._foreign.note
         with self._lock:
             for key, value, create_revision, mod_revision in batch.changes:
@@ -275,17 +287,17 @@ class Mirror:
                     continue
                 if value is None:
                     if kept.pop(key, None) is not None:
-                        changed.add(key)
+                        changed[key] = deleted[key] = mod_revision
                 elif key in kept or select(key, value):
                     kept[key] = KeyValue(key, value, create_revision, mod_revision)
-                    changed.add(key)
+                    changed[key] = mod_revision
                 else:
                     note(key, mod_revision)
         return changed
 
-    def _apply_hint(self, batch: Batch) -> set[str]:
+    def _apply_hint(self, batch: Batch) -> dict[str, int]:
         applied = self._applied[batch.watch]
-        return {key for key, _, _, mod_revision in batch.changes if mod_revision > applied and self._interested(key)}
+        return {key: revision for key, _, _, revision in batch.changes if revision > applied and self._interested(key)}
 
     def _compacted(self, batch: Batch) -> None:
         """History that we need is gone. Of hints nothing is kept, so for them looking at everything will do."""
@@ -294,3 +306,13 @@ class Mirror:
         self._missed_hints = True
         self._applied[1:] = [self._position.revision] * len(self._hints)
         raise WatchError("the history of hints was compacted away", "compacted")
+
+
+def _backwards(known: Position, position: Position) -> str:
+    """Say how a position cannot follow from one known before; nothing if it can."""
+    if position.cluster != known.cluster:
+        return "this is another etcd cluster"
+    if position.revision < known.revision or position.term < known.term:
+        gone = f"from revision {known.revision} to {position.revision}, from term {known.term} to {position.term}"
+        return f"etcd went backwards, {gone}"
+    return ""

@@ -1,5 +1,6 @@
 """What the mirror tells: hints, that say where to look again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,9 +15,10 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """These keys changed: kept ones, and interesting ones below the hints."""
+    """These keys changed, at these revisions: kept ones, and interesting ones below the hints."""
 
-    keys: frozenset[str]
+    keys: Mapping[str, int]
+    deleted: Mapping[str, int]  # those of the kept ones that were deleted, even if they are back by now
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ has changed, and kept until then.
 from collections.abc import Iterable
 
 from uncloud_host import unit
-from uncloud_host.reconcile import Observed
+from uncloud_host.facts import Observed
 from uncloud_host.systemd import Listed, Systemd
 from uncloud_host.unit import State
 
@@ -21,6 +21,7 @@ class Units:
         self._systemd = systemd
         self._listed: dict[str, Listed] = {}
         self._doubted: set[str] = set()
+        self._again: set[str] = set()  # to be doubted at the next look, too
         self.observed: dict[str, Observed] = {}
 
     def look(self, changed: Iterable[str | None]) -> dict[str, tuple[Observed, Observed]]:
@@ -36,7 +37,7 @@ class Units:
         now = {uuid: self._read(uuid, one) for name, one in listed.items() if (uuid := unit.uuid_of(name))}
         before, self.observed = self.observed, {uuid: observed for uuid, observed in now.items() if observed}
         self._listed = listed
-        self._doubted = set()
+        self._doubted, self._again = self._again, set()
         both = {uuid: (before.get(uuid, ABSENT), self.get(uuid)) for uuid in before | self.observed}
         return {uuid: (old, new) for uuid, (old, new) in both.items() if old != new}
 
@@ -51,7 +52,16 @@ class Units:
             return Observed(State.STARTING, evidence) if evidence else None
         if not details.invocation:
             return None
-        return Observed(listed.state, evidence, details.invocation, details.restarts, details.since)
+        state = listed.state
+        if state == State.FAILED and self._systemd.has_processes(listed.name):
+            # PID 1 gave up waiting for a process that not even SIGKILL ends (it hangs in the kernel): it still runs.
+            state = State.STOPPING
+            self._again.add(listed.name)
+        return Observed(state, evidence, details.invocation, details.restarts, details.since)
+
+    def ours(self) -> set[str]:
+        """List the VMs whose unit is here and was started by us."""
+        return {uuid for uuid, observed in self.observed.items() if observed.evidence}
 
     def doubt(self, uuid: str) -> None:
         """Read this VM's unit anew next time."""

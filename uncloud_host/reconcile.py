@@ -1,4 +1,4 @@
-"""What a pass does about one VM: desired (etcd) and observed (systemd) give actions, each with its reason. Pure.
+"""What a pass does about one VM: desired (etcd), observed (systemd) and claim give actions, each with its reason. Pure.
 
 An action is one step. When it is done the world has changed, somebody looks again, and the next step follows: so a
 pass may be cut anywhere and the next one finishes the job. Nothing here follows from an error or from silence; what
@@ -6,11 +6,14 @@ could not be read never reaches these functions.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from uncloud_host import claiming
+from uncloud_host.actions import Action, Release, Reset, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host.claiming import UP, asks_to_run
 from uncloud_host.events import End, Name, conclude
+from uncloud_host.facts import Claim, Desired, Doubt, Gone, Invalid, Me, Observed
 from uncloud_host.models import VM, Status
-from uncloud_host.unit import Evidence, State
+from uncloud_host.unit import State
 
 # Seconds until FAILED is tried again, after each failure; the last one stays. TO_START tries at once.
 RETRIES = (300, 600, 1200, 2400, 3600)
@@ -20,131 +23,26 @@ STABLE = 600.0
 HEALTHY = 10.0  # seconds of running after which a reason told earlier is history
 
 
-@dataclass(frozen=True, slots=True)
-class Me:
-    """Who this agent is. The name is what entries call the host; the machine id is what claims are compared by."""
-
-    host: str
-    machine_id: str
-    boot_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Which machine may run a VM now, as read from etcd at `mod_revision`."""
-
-    uuid: str
-    host: str
-    machine_id: str
-    boot_id: str
-    id: str
-    entry: int  # the entry's create_revision
-    since: str
-    mod_revision: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """An entry that nobody can start; what runs is left alone."""
-
-    uuid: str
-    reason: str
-    mod_revision: int
-    told: bool  # its status_reason already says so
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """etcd was read and has no entry for this uuid."""
-
-    uuid: str
-
-
-Desired = VM | Invalid | Gone
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What systemd says about the VM's unit."""
-
-    state: State
-    evidence: Evidence | None = None  # None on a unit that exists: it is foreign
-    invocation: str = ""
-    restarts: int = 0  # by systemd, since the last start by somebody
-    since: float = 0.0  # when this state began, seconds since 1970
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Claim the VM and start its unit."""
-
-    vm: VM
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop the unit; `event` is what its end will be told as."""
-
-    uuid: str
-    reason: str
-    event: Name = Name.STOPPED
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Forget failures: frees the name of a unit that systemd has given up, renews the backoff of one that runs."""
-
-    uuid: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SetStatus:
-    """Write status (None: leave it) and status_reason (no text: remove it), unless the entry has changed since."""
-
-    mod_revision: int
-    status: Status | None
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give up the claim: the VM is proven not to run here."""
-
-    claim: Claim
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Tell people, once for each subject."""
-
-    event: Name
-    subject: str
-    reason: str
-
-
-Action = Start | Stop | Reset | SetStatus | Release | Tell
-
-_UP = (State.STARTING, State.RUNNING, State.EXITED, State.RESTARTING)
-_SHOULD_RUN = (None, Status.TO_START, Status.RUNNING, Status.FAILED, Status.TO_RESTART)
-
-
-def needs_claim(desired: Desired, me: Me) -> bool:
-    """Tell whether the plan depends on who may run the VM; a start finds that out itself, in its transaction."""
-    return isinstance(desired, Gone) or (
-        isinstance(desired, VM) and (desired.entry.host != me.host or desired.entry.status not in _SHOULD_RUN)
-    )
-
-
-def settled(desired: Desired, observed: Observed, me: Me, *, now: float) -> bool:
+def settled(desired: Desired, observed: Observed, claim: Claim | None, me: Me, *, now: float) -> bool:
     """Tell cheaply that there is nothing to plan: the VM runs as asked, as most do most of the time."""
     if not isinstance(desired, VM) or (desired.entry.host, desired.entry.status) != (me.host, Status.RUNNING):
         return False
-    runs = observed.state == State.RUNNING and observed.evidence is not None
+    runs = observed.state == State.RUNNING and claiming.is_in_order(claim, desired, observed, me)
     return runs and not desired.entry.status_reason and not _is_stable_again(observed, now)
+
+
+def must_read(desired: Desired, observed: Observed, claim: Claim | None, me: Me) -> bool:
+    """Tell whether entry and claim must be read from etcd, both at one revision, before anything is planned.
+
+    Not to be read for a start, whose transaction finds out, and while a VM and its claim are in order.
+    """
+    if isinstance(desired, Gone) or (isinstance(desired, VM) and not asks_to_run(desired, me)):
+        return True
+    if observed.state == State.ABSENT or observed.evidence is None:
+        return False
+    # A run from a later entry than this one: this one is stale, or etcd's history is another one now.
+    later = observed.evidence.mod_revision > desired.mod_revision
+    return later or not claiming.is_in_order(claim, desired, observed, me)
 
 
 def retry_delay(failures: int) -> int:
@@ -152,34 +50,80 @@ def retry_delay(failures: int) -> int:
     return RETRIES[min(failures, len(RETRIES)) - 1]
 
 
-def plan(desired: Desired, observed: Observed, claim: Claim | None, me: Me, *, now: float, retry: bool) -> list[Action]:
-    """Decide about one VM. `retry`: the slow retry of a FAILED one is due. `now` in seconds since 1970."""
-    if observed.state != State.ABSENT and observed.evidence is None:
-        return list(_foreign(desired, me))
+def plan(
+    desired: Desired,
+    observed: Observed,
+    claim: Claim | None,
+    me: Me,
+    *,
+    now: float,
+    retry: bool = False,
+    doubt: Doubt | None = None,
+    wait: str = "",
+) -> list[Action]:
+    """Decide about one VM. `now` in seconds since 1970.
+
+    `retry`: the slow retry of a FAILED one is due; `doubt`: what etcd says of it is not believed; `wait`: why this host
+    starts nothing.
+    """
     mine = claim if claim and claim.machine_id == me.machine_id else None
-    if isinstance(desired, Invalid):
-        return list(_invalid(desired))
-    if isinstance(desired, Gone):
-        return list(_gone(desired, observed, mine))
-    if desired.entry.host != me.host:
-        return list(_stopped(desired.uuid, observed, mine, f"the entry's host is {desired.entry.host} now"))
-    if desired.entry.status in _SHOULD_RUN:
-        return list(_run(desired, observed, now=now, retry=retry))
-    if desired.entry.status == Status.STOP:
-        return list(_stopped(desired.uuid, observed, mine, "its status is STOP"))
-    return list(_to_stop(desired, observed, claim, mine))
+    if observed.state != State.ABSENT:
+        if observed.evidence is None:
+            return list(_foreign(desired, me))
+        if claim and not mine and claim.replaces == observed.evidence.claim:
+            return list(_stopped(desired.uuid, observed, None, f"it was taken over by {claim.host}"))
+        actions = claiming.secured(desired, observed, claim, me, doubt, now=now)
+        if actions is not None:
+            return actions
+    match desired:
+        case Invalid():
+            return list(_invalid(desired))
+        case Gone():
+            return list(_stopped(desired.uuid, observed, mine, "its entry was deleted"))
+    if asks_to_run(desired, me):
+        return list(_should_run(desired, observed, claim, me, now=now, retry=retry, wait=wait))
+    return list(_should_not_run(desired, observed, claim, me))
+
+
+def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, me: Me) -> Iterator[Action]:
+    mine = claim if claim and claim.machine_id == me.machine_id else None
+    if vm.entry.host != me.host:
+        text = f"the entry's host is {vm.entry.host} now"
+        yield from _stopped(vm.uuid, observed, mine, text, Name.MOVED)
+        return
+    yield from _stopped(vm.uuid, observed, mine, f"its status is {vm.entry.status}")
+    is_over = observed.state == State.ABSENT and (mine or claim is None)  # with a claim elsewhere, that host stops it
+    if vm.entry.status == Status.TO_STOP and is_over:
+        yield SetStatus(vm.mod_revision, Status.STOP, "", "it does not run any more")
+
+
+def _should_run(
+    vm: VM, observed: Observed, claim: Claim | None, me: Me, *, now: float, retry: bool, wait: str
+) -> Iterator[Action]:
+    is_mine = claim is not None and claim.machine_id == me.machine_id
+    if held := claiming.stopped_with_all(vm, observed, claim, me):
+        yield from _stopped_with_all(vm, observed, held)
+    elif observed.state != State.ABSENT and is_mine and claiming.is_recreated(vm, claim):
+        yield from _stopped(vm.uuid, observed, None, "its entry was deleted and created again")
+    elif observed.state == State.ABSENT and claim and not is_mine:
+        yield from _claimed_elsewhere(vm, claim, me)
+    else:
+        yield from _run(vm, observed, now=now, retry=retry, wait=wait)
 
 
 def has_consequences(end: End) -> bool:
-    """Tell whether an end may have to be written into the VM's entry."""
+    """Tell whether an end may have to be written into etcd."""
     return conclude(end)[0] in (Name.STOPPED_BY_HAND, Name.COULD_NOT_START)
 
 
-def after(end: End, desired: Desired, me: Me) -> list[Action]:
+def after(end: End, desired: Desired, claim: Claim | None, me: Me, *, now: float) -> list[Action]:
     """What the recorded end of a run means for the entry: only while it says RUNNING, any other word is newer."""
     if not isinstance(desired, VM) or (desired.entry.host, desired.entry.status) != (me.host, Status.RUNNING):
         return []
     event, reason = conclude(end)
+    if event == Name.STOPPED_BY_HAND and end.by == "slice":
+        mine = claim is not None and claim.machine_id == me.machine_id
+        return claiming.held_by_hand(desired, claim, reason, now=now) if claim and mine else []
     if event == Name.STOPPED_BY_HAND:
         return [SetStatus(desired.mod_revision, Status.STOP, f"stopped by hand: {reason}", reason)]
     if event == Name.COULD_NOT_START and desired.entry.status_reason != reason:
@@ -194,43 +138,50 @@ def _invalid(entry: Invalid) -> Iterator[Action]:
 
 
 def _foreign(desired: Desired, me: Me) -> Iterator[Action]:
-    if isinstance(desired, VM) and desired.entry.host == me.host and desired.entry.status in _SHOULD_RUN:
+    if isinstance(desired, VM) and asks_to_run(desired, me):
         text = "a unit of that name exists on this host which uncloud-host did not start"
         yield from _fail(desired, text, str(desired.mod_revision))
 
 
-def _gone(desired: Gone, observed: Observed, mine: Claim | None) -> Iterator[Action]:
-    if mine is None and observed.state != State.ABSENT:
-        # Entry and claim gone: etcd lost its data, nobody deleted a VM. It runs on.
-        yield Tell(Name.HELD, observed.invocation, "its entry and its claim are gone from etcd; it runs on")
-        return
-    yield from _stopped(desired.uuid, observed, mine, "its entry was deleted")
-
-
-def _stopped(uuid: str, observed: Observed, mine: Claim | None, reason: str) -> Iterator[Action]:
+def _stopped(
+    uuid: str, observed: Observed, mine: Claim | None, reason: str, event: Name = Name.STOPPED
+) -> Iterator[Action]:
     if observed.state == State.EXITED:
         yield Stop(uuid, "the guest powered itself off", Name.POWERED_OFF)
-    elif observed.state in _UP:
-        yield Stop(uuid, reason)
+    elif observed.state in UP:
+        yield Stop(uuid, reason, event)
     elif observed.state == State.FAILED:
         yield Reset(uuid, reason)
     elif observed.state == State.ABSENT and mine:
         yield Release(mine, reason)
 
 
-def _to_stop(vm: VM, observed: Observed, claim: Claim | None, mine: Claim | None) -> Iterator[Action]:
-    yield from _stopped(vm.uuid, observed, mine, "its status is TO_STOP")
-    if observed.state == State.ABSENT and (mine or claim is None):  # with a claim elsewhere, that host stops it
-        yield SetStatus(vm.mod_revision, Status.STOP, "", "it does not run any more")
+def _stopped_with_all(vm: VM, observed: Observed, held: Claim) -> Iterator[Action]:
+    if held.held:
+        yield Tell(Name.HELD, held.since, f"{held.why}; it stays off")
+    elif observed.state == State.FAILED:
+        yield Reset(vm.uuid, held.why)
+    elif observed.state == State.ABSENT:
+        yield SetStatus(vm.mod_revision, Status.STOP, f"stopped by hand: {held.why}", "somebody confirmed it")
 
 
-def _run(vm: VM, observed: Observed, *, now: float, retry: bool) -> Iterator[Action]:
+def _claimed_elsewhere(vm: VM, claim: Claim, me: Me) -> Iterator[Action]:
+    """Wait: as long as its claim is there, that machine may run it, also if nobody hears from it."""
+    text = f"waits for {claim.host or 'somebody unknown'}, which has its claim"
+    if claim.host == me.host:
+        text = claiming.another_machine(claim)
+        yield Tell(Name.DUPLICATE_HOST, claim.id, text)
+    if vm.entry.status_reason != text:
+        yield SetStatus(vm.mod_revision, None, text, text)
+
+
+def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> Iterator[Action]:
     status = vm.entry.status
-    restart = status == Status.TO_RESTART and _older(observed, vm)
+    restart = status == Status.TO_RESTART and _is_of_another_entry(observed, vm)
     match observed.state:
         case State.ABSENT:
             if status != Status.FAILED or (retry and vm.entry.restart != "no"):
-                yield Start(vm, _why_start(status))
+                yield Wait(vm.uuid, wait) if wait else Start(vm, _why_start(status))
         case State.RUNNING if not restart:
             yield from _runs(vm, observed, now)
         case State.RUNNING | State.STARTING | State.RESTARTING if restart:
@@ -248,7 +199,12 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool) -> Iterator[Act
 def _runs(vm: VM, observed: Observed, now: float) -> Iterator[Action]:
     if _is_stable_again(observed, now):
         yield Reset(vm.uuid, "it has run for 10 minutes")
-    if vm.entry.status != Status.RUNNING or (vm.entry.status_reason and now - observed.since >= HEALTHY):
+    is_healthy = now - observed.since >= HEALTHY
+    if vm.entry.status == Status.FAILED:
+        if is_healthy:  # not sooner: a VM that ends again and again would be told as resolved each time
+            yield Tell(Name.RESOLVED, observed.invocation, "it runs again")
+            yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")
+    elif vm.entry.status != Status.RUNNING or (vm.entry.status_reason and is_healthy):
         yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")
 
 
@@ -264,8 +220,10 @@ def _is_stable_again(observed: Observed, now: float) -> bool:
     return observed.restarts > 0 and now - observed.since >= STABLE
 
 
-def _older(observed: Observed, vm: VM) -> bool:
-    return observed.evidence is None or observed.evidence.mod_revision < vm.mod_revision
+def _is_of_another_entry(observed: Observed, vm: VM) -> bool:
+    """Unequal, not older: after etcd went backwards the revision of a run may be beyond all that will come for years.
+    A run from a later entry is not restarted for a stale one, for then etcd is read first (`must_read`)."""
+    return observed.evidence is None or observed.evidence.mod_revision != vm.mod_revision
 
 
 def _fail(vm: VM, text: str, subject: str, event: Name = Name.COULD_NOT_START) -> Iterator[Action]:

@@ -3,6 +3,7 @@
 events/ID   the event, complete as soon as it is there, never changed
 told/CHANNEL/ID  an empty file: this channel (log, mail) has told it
 ends/UUID.INVOCATION  what the recorder of a VM wrote; it is removed when it has had all its consequences
+position  where etcd's history stood
 """
 
 import json
@@ -10,14 +11,16 @@ import os
 import time
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from uncloud_host.etcd import Position
 from uncloud_host.events import End, Event, Name
 
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")
+ENDS_IN_MEMORY = Path("/run/uncloud-host/ends")  # where recorders write while the disk is full
 KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
 HOUR = 3600.0
 CHANNELS = ("log", "mail")  # see channels.py
@@ -38,9 +41,10 @@ class Spool:
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self._events = directory / "events"
         self._told = {channel: directory / "told" / channel for channel in CHANNELS}
-        self._ends = directory / "ends"
+        self._ends, self._ends_in_memory = directory / "ends", ENDS_IN_MEMORY
+        self._position = directory / "position"
         self._forgot = 0.0
-        for made in (self._events, *self._told.values(), self._ends):
+        for made in (self._events, *self._told.values(), self._ends, self._ends_in_memory):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def add(self, event: Event) -> bool:
@@ -92,9 +96,24 @@ class Spool:
     def ends(self) -> list[tuple[Path, End | None]]:
         """List the recorded ends as they happened; None for one that cannot be read."""
         # .new: one that the recorder is writing
-        paths = [self._ends / name for name in os.listdir(self._ends) if not name.endswith(".new")]
+        directories = (self._ends, self._ends_in_memory)
+        paths = [path for where in directories for path in where.iterdir() if path.suffix != ".new"]
         found = [(path, _read_end(path)) for path in paths]
         return sorted(found, key=lambda pair: pair[1].ended if pair[1] else 0.0)
+
+    def position(self) -> Position | None:
+        """Where etcd's history stood when this host last agreed with it; None if that is not known."""
+        try:
+            return Position(**{key: int(value) for key, value in json.loads(_head(self._position)).items()})
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+    def remember(self, position: Position) -> None:
+        """Remember where etcd's history stands: a backup that is restored while the agent is away must be noticed."""
+        with suppress(OSError):  # a full disk: an older position serves as well
+            new = self._position.with_suffix(".new")
+            _write(new, json.dumps(asdict(position)), sync=False)
+            new.rename(self._position)
 
     def _read(self, name: str) -> Spooled | None:
         try:

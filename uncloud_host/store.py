@@ -3,20 +3,28 @@
 import dataclasses
 import json
 import uuid as uuids
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from uncloud_host.actions import Secure
 from uncloud_host.etcd import Compare, Connection, Delete, KeyValue, Put
 from uncloud_host.events import stamp
+from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM
 from uncloud_host.patch import patched
-from uncloud_host.reconcile import Claim, Me
 
 BATCH = 100  # operations in one transaction: etcd takes 128
+
+Read = tuple[KeyValue | None, Claim | None]  # an entry and the claim on its VM
 
 
 class Refused(Exception):
     """The VM may not be started here now: another machine holds its claim, or the entry has just changed."""
+
+    def __init__(self, reason: str, claim: Claim | None = None) -> None:
+        """`claim` is the one that is in the way: another machine's, or ours, and held."""
+        super().__init__(reason)
+        self.claim = claim
 
 
 class Store:
@@ -28,10 +36,20 @@ class Store:
         self.claims = f"{prefix}/claim/"
         self._logs = f"{prefix}/log/"
 
-    def read(self, uuid: str) -> tuple[KeyValue | None, Claim | None]:
+    def read(self, uuid: str) -> Read:
         """Read entry and claim of a VM at one revision, as the quorum sees them."""
-        _, (entry, claim) = self._etcd.get(self.vms + uuid, self.claims + uuid)
-        return entry, self._claim(claim) if claim else None
+        return self.read_all([uuid])[uuid]
+
+    def read_all(self, uuids: Collection[str]) -> dict[str, Read]:
+        """Read entries and claims of many VMs, each pair at one revision."""
+        listed, found = list(uuids), dict[str, Read]()
+        for start in range(0, len(listed), BATCH // 2):
+            some = listed[start : start + BATCH // 2]
+            keys = [key for uuid in some for key in (self.vms + uuid, self.claims + uuid)]
+            _, values = self._etcd.get(*keys)
+            for uuid, entry, claim in zip(some, values[::2], values[1::2], strict=True):
+                found[uuid] = (entry, self._claim(claim) if claim else None)
+        return found
 
     def claims_of(self, machine_id: str) -> Iterator[Claim]:
         """List the claims of one machine."""
@@ -58,19 +76,34 @@ class Store:
             raise Refused("its entry has just changed")
         old = self._claim(held)
         if old.machine_id != me.machine_id:
-            raise Refused(f"it is claimed by {old.host or 'somebody'} (machine {old.machine_id or 'unknown'})")
-        if (old.boot_id, old.entry) == (me.boot_id, vm.create_revision):
+            raise Refused(f"it is claimed by {old.host or 'somebody'} (machine {old.machine_id or 'unknown'})", old)
+        if (old.boot_id, old.entry, old.held) == (me.boot_id, vm.create_revision, None):
             return old
-        # Ours, but of an earlier boot of this host or of an earlier entry with this uuid.
+        if old.held is not None and old.boot_id == me.boot_id and vm.mod_revision <= held.mod_revision:
+            raise Refused("it is held", old)
+        # Ours, but of an earlier boot of this host, of an earlier entry with this uuid, or held until now.
         result = self._etcd.txn([unchanged, Compare(key, mod_revision=held.mod_revision)], [put])
         if not result.succeeded:
             raise Refused("its entry or its claim has just changed")
         return dataclasses.replace(new, mod_revision=result.revision)
 
+    def secure(self, wanted: Secure) -> Claim | None:
+        """Write our claim on what runs here; None if claim or entry are not what they were when that was decided."""
+        claim, key, entry = wanted.claim, self.claims + wanted.claim.uuid, self.vms + wanted.claim.uuid
+        unchanged = [_as_read(entry, wanted.entry), _as_read(key, claim.mod_revision)]
+        result = self._etcd.txn(unchanged, [Put(key, _claim_value(claim))])
+        return dataclasses.replace(claim, mod_revision=result.revision) if result.succeeded else None
+
+    def confirm(self, claim: Claim) -> bool:
+        """Say for a person that what a hold did not believe is true; False if the claim has changed meanwhile."""
+        confirmed = _claim_value(dataclasses.replace(claim, held=False))
+        key = self.claims + claim.uuid
+        return self._etcd.txn([_as_read(key, claim.mod_revision)], [Put(key, confirmed)]).succeeded
+
     def release(self, claim: Claim) -> bool:
         """Give up a claim; False if it is not the one that was read."""
         key = self.claims + claim.uuid
-        return self._etcd.txn([Compare(key, mod_revision=claim.mod_revision)], [Delete(key)]).succeeded
+        return self._etcd.txn([_as_read(key, claim.mod_revision)], [Delete(key)]).succeeded
 
     def set_status(self, entry: KeyValue, changes: Mapping[str, str | None]) -> bool:
         """Change our members of an entry and no other byte; False if it has changed since it was read.
@@ -101,14 +134,20 @@ class Store:
         try:
             found = json.loads(kv.value)
             host, machine_id, boot_id, id_ = (str(found[name]) for name in ("host", "machine_id", "boot_id", "id"))
-            return Claim(
-                uuid, host, machine_id, boot_id, id_, int(found["entry"]), str(found["since"]), kv.mod_revision
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return Claim(uuid, "", "", "", "", 0, "", kv.mod_revision)
+            entry, since = int(found["entry"]), str(found["since"])
+            held = bool(found["held"]) if found.get("held") is not None else None
+            why, replaces = str(found.get("why", "")), str(found.get("replaces", ""))
+            return Claim(uuid, host, machine_id, boot_id, id_, entry, since, held, why, replaces, kv.mod_revision)
+        except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+            return Claim(uuid, "", "", "", "", 0, "", mod_revision=kv.mod_revision)
+
+
+def _as_read(key: str, mod_revision: int) -> Compare:
+    """Require that a key is as it was read; 0: that it does not exist."""
+    return Compare(key, mod_revision=mod_revision) if mod_revision else Compare(key, create_revision=0)
 
 
 def _claim_value(claim: Claim) -> bytes:
     told = dataclasses.asdict(claim)
     del told["uuid"], told["mod_revision"]  # the key says the one, etcd the other
-    return json.dumps(told).encode()
+    return json.dumps({name: value for name, value in told.items() if value not in (None, "")}).encode()

@@ -148,6 +148,10 @@ class Systemd:
         """Forget a failure: frees the name of a failed unit; on a running one it renews backoff and start limit."""
         self._manager(b"ResetFailedUnit", b"s", name.encode())
 
+    def has_processes(self, name: str) -> bool:
+        """Tell whether there are processes in a unit's cgroup, whatever its state says."""
+        return bool(self._manager(b"GetUnitProcesses", b"s", name.encode()))
+
     def is_stopping(self) -> bool:
         """Tell whether the host is going down: then nothing may be started."""
         state: bytes = self._property(_MANAGER[0], b"Manager", b"s", b"SystemState")

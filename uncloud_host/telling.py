@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from uncloud_host import spool, systemd, unit
 from uncloud_host.channels import Channel
 from uncloud_host.events import End, Event, Name, clean, ended
-from uncloud_host.reconcile import Observed
+from uncloud_host.facts import Observed
 from uncloud_host.spool import Spool
 from uncloud_host.unit import State
 
@@ -40,6 +40,7 @@ class Teller:
         self._channels = channels
         self._stories: dict[str, _Story] = {}
         self._unkept: list[Event] = []  # the disk is full
+        self._has_held = False
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
@@ -52,14 +53,22 @@ class Teller:
             return
         if new:
             self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
-            for channel in self._channels:
-                channel.look()
+            self._has_held |= event.event == Name.HELD
+            if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
+                self._pass_on()
 
-    def retry(self) -> None:
-        """Try again to keep what could not be kept."""
+    def end_pass(self) -> None:
+        """Pass on what is told together, and try again to keep what could not be kept."""
         unkept, self._unkept = self._unkept, []
         for event in unkept:
             self.tell(event)
+        if self._has_held:
+            self._has_held = False
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        for channel in self._channels:
+            channel.look()
 
     def say(self, uuid: str, text: str) -> None:
         """Say in the journal what is done to a VM and why."""
@@ -74,6 +83,10 @@ class Teller:
     def about(self, uuid: str, event: Name, subject: str, reason: str, invocation: str = "") -> None:
         """Tell an event that happens now."""
         self.tell(Event(uuid, event, subject, datetime.now(UTC), self._host, self._name(uuid), reason, invocation))
+
+    def about_host(self, event: Name, subject: str, reason: str) -> None:
+        """Tell an event about the host itself."""
+        self.tell(Event("", event, subject, datetime.now(UTC), self._host, "", reason))
 
     def named(self, uuid: str, name: str) -> None:
         """Remember a name: it is wanted when entry and unit may be gone."""
@@ -140,5 +153,6 @@ class Teller:
     def _journal(self, uuid: str, text: str, priority: int, event: Event | None = None) -> None:
         """Write a line that `journalctl -u vm-UUID` shows with the VM's own."""
         about = {"UNCLOUD_EVENT": event.event, "UNCLOUD_INVOCATION": event.invocation} if event else {}
-        uuid = clean(uuid)
-        systemd.journal(text, priority, OBJECT_SYSTEMD_UNIT=unit.name(uuid), UNCLOUD_VM=uuid, **about)
+        if uuid := clean(uuid):
+            about |= {"OBJECT_SYSTEMD_UNIT": unit.name(uuid), "UNCLOUD_VM": uuid}
+        systemd.journal(text, priority, **about)

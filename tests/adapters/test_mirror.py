@@ -4,11 +4,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.waiting import eventually
-from uncloud_host.etcd import Connection, Delete, EtcdError, KeyValue, Put
+from uncloud_host.etcd import Connection, Delete, EtcdError, KeyValue, Position, Put
 from uncloud_host.mirror import Changed, Lost, Mirror, Synced
 
 PREFIX = "/v1/vm/"
@@ -23,11 +24,11 @@ def mine(_key: str, value: bytes) -> bool:
 class Following:
     """A mirror in a thread, and all that it told."""
 
-    def __init__(self, connection: Connection, **how: object) -> None:
+    def __init__(self, connection: Connection, known: Position | None = None, **how: object) -> None:
         self.connection = connection
         self.told: list[object] = []
         self.mirror = Mirror(connection, PREFIX, **{"select": mine, "told": self.told.append, "interval": 0.5, **how})
-        self.thread = threading.Thread(target=self.mirror.run)
+        self.thread = threading.Thread(target=self.mirror.run, args=[known])
         self.thread.start()
 
     def of(self, kind: type) -> list:
@@ -208,6 +209,19 @@ def test_compacted_history_of_hints_only_means_to_look_at_everything(follow, put
     assert len(it.of(Lost)) == 1
 
 
+def test_deletions_are_told_with_their_revision_also_of_what_is_back_at_once(follow, put, connection):
+    for name in "abc":
+        put(name)
+    it = follow()
+    in_step(it)
+    revision = connection.txn([], [Delete(PREFIX + "a"), Delete(PREFIX + "b")]).revision
+    put("b")
+    put("c")
+    eventually(lambda: it.mirror.get(PREFIX + "c").mod_revision > revision + 1)
+    deleted = {key: at for each in it.of(Changed) for key, at in each.deleted.items()}
+    assert deleted == {PREFIX + "a": revision, PREFIX + "b": revision}
+
+
 def test_a_wiped_etcd_is_told_as_regressed(follow, put, etcd):
     for number in range(5):
         put(str(number))
@@ -218,6 +232,30 @@ def test_a_wiped_etcd_is_told_as_regressed(follow, put, etcd):
     synced = eventually(lambda: [each for each in it.of(Synced) if each.relisted][1:], within=10)[0]
     assert synced.regressed
     eventually(lambda: set(it.values()) == {PREFIX + "other"})
+
+
+def test_a_wiped_etcd_is_told_as_regressed_also_soon_after_many_changes(follow, put, etcd):
+    it = follow(soon=100.0)
+    in_step(it)
+    for number in range(5):
+        put(str(number))
+    eventually(lambda: len(it.values()) == 5)
+    etcd.wipe()
+    for _ in range(3):
+        put("other")
+    synced = eventually(lambda: [each for each in it.of(Synced) if each.relisted][1:], within=10)[0]
+    assert synced.regressed
+
+
+def test_a_history_that_went_backwards_while_nobody_looked_is_told_with_the_first_list(follow, put):
+    put("a")
+    first = follow()
+    in_step(first)
+    known = first.mirror.position
+    assert known is not None
+    told = in_step(follow(known=replace(known, revision=known.revision + 5)))
+    assert (told.relisted, told.regressed) == (True, True)
+    assert not in_step(follow(known=known)).regressed
 
 
 def test_a_wiped_etcd_that_outgrew_the_known_revision_is_found_by_comparison(follow, put, etcd):

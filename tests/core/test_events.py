@@ -80,7 +80,7 @@ def event(**changed: object) -> Event:
 
 
 def written(**changed: object) -> EmailMessage:
-    return mail.message(event(**changed), "uncloud-host@vmhost1", ["sre@example.org", "ops@example.org"])
+    return mail.message([event(**changed)], "uncloud-host@vmhost1", ["sre@example.org", "ops@example.org"])
 
 
 def test_the_mail_about_an_event() -> None:
@@ -148,3 +148,20 @@ def test_a_file_in_the_spool_that_cannot_be_read_hides_no_other(tmp_path) -> Non
         (tmp_path / "ends" / name).write_text(text)
     assert [spooled.event for spooled in spool.pending("log")] == [event()]
     assert [found for _, found in spool.ends()] == [None] * 4
+
+
+def test_vms_that_are_held_together_are_one_mail() -> None:
+    names = {"web-1": "1" * 36, "web-2": "2" * 36}
+    held = [event(event=Name.HELD, vm=uuid, name=name, reason="gone") for name, uuid in names.items()]
+    told = mail.message(held, "uncloud-host@vmhost1", ["sre@example.org"])
+    assert told["Subject"] == "[vmhost1] 2 VMs are held: gone"
+    assert all(f"{name} ({uuid})" in told.get_content() for name, uuid in names.items())
+
+
+def test_an_event_about_the_host_itself() -> None:
+    told = mail.message(
+        [event(event=Name.ETCD_LOST, vm="", name="", reason="why")], "uncloud-host@vmhost1", ["sre@example.org"]
+    )
+    assert told["Subject"] == "[vmhost1] host vmhost1 has lost etcd: why"
+    assert "VM:" not in told.get_content()
+    assert "journalctl -u uncloud-host" in told.get_content()

@@ -1,71 +1,23 @@
 """What a pass does about one VM, as tables: desired (etcd), observed (systemd) and claim give actions with reasons."""
 
 import dataclasses
-import json
 
 import pytest
 
+from core.vms import ABSENT, CONFIRMED, HELD, ME, MINE, OTHERS, UUID, short, unit, vm
 from uncloud_host import reconcile
+from uncloud_host.actions import Release, Secure
 from uncloud_host.events import End
-from uncloud_host.models import VM, Status, parse
-from uncloud_host.reconcile import (
-    Action,
-    Claim,
-    Gone,
-    Invalid,
-    Me,
-    Observed,
-    Release,
-    Reset,
-    SetStatus,
-    Start,
-    Stop,
-    Tell,
-    plan,
-)
-from uncloud_host.unit import Evidence, State
-
-UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
-ME = Me("vmhost1", "m1", "b1")
-MINE = Claim(UUID, "vmhost1", "m1", "b1", "c1", 3, "", 4)
-OTHERS = Claim(UUID, "vmhost2", "m2", "b2", "c2", 3, "", 4)
-ABSENT = Observed(State.ABSENT)
-
-
-def vm(status: str | None = None, *, revision: int = 9, **fields: object) -> VM:
-    entry = {"host": "vmhost1"} | ({"status": status} if status else {}) | fields
-    return VM(UUID, parse(json.dumps(entry).encode()), create_revision=3, mod_revision=revision)
-
-
-def unit(state: str, *, revision: int = 5, since: float = 0.0) -> Observed:
-    return Observed(State(state), Evidence("vmhost1", "c1", revision, "f", "web-1", ""), "i1", 0, since)
-
-
-def short(actions: list[Action]) -> list[str]:
-    """Actions as words, for tables."""
-    return [_word(action) for action in actions]
-
-
-def _word(action: Action) -> str:
-    match action:
-        case Start():
-            return "start"
-        case Stop(_, _, event):
-            return f"stop({event})"
-        case Reset():
-            return "reset"
-        case Release():
-            return "release"
-        case SetStatus(_, status, text):
-            return f"{status}({text})" if text else str(status)
-        case Tell(event):
-            return f"tell {event}"
-
+from uncloud_host.facts import Claim, Doubt, Gone, Invalid, Observed
+from uncloud_host.models import VM, Status
+from uncloud_host.reconcile import plan
+from uncloud_host.unit import State
 
 GAVE_UP = f"systemd gave up restarting it; see journalctl -u vm-{UUID}"
 TABLE = [
     # status       unit           claim   actions
     (None,         "absent",      None,   ["start"]),
+    (None,         "absent",      OTHERS, ["None(waits for vmhost2, which has its claim)"]),
     (None,         "starting",    MINE,   []),
     (None,         "running",     MINE,   ["RUNNING"]),
     (None,         "restarting",  MINE,   []),
@@ -108,15 +60,14 @@ TABLE = [
     ("TO_RESTART", "exited",      MINE,   ["stop(powered-off)"]),
     ("TO_RESTART", "failed",      MINE,   ["reset"]),
     ("FAILED",     "absent",      MINE,   []),
-    ("FAILED",     "running",     MINE,   ["RUNNING"]),
+    ("FAILED",     "running",     MINE,   ["tell resolved", "RUNNING"]),
     ("FAILED",     "failed",      MINE,   []),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "state", "claim", "actions"), TABLE)
 def test_an_entry_of_this_host(status: str | None, state: str, claim: Claim | None, actions: list[str]) -> None:
-    observed = ABSENT if state == "absent" else unit(state)
-    assert short(plan(vm(status), observed, claim, ME, now=0, retry=False)) == actions
+    assert short(plan(vm(status), unit(state), claim, ME, now=50, retry=False)) == actions
 
 
 @pytest.mark.parametrize(
@@ -129,13 +80,21 @@ def test_an_entry_of_this_host(status: str | None, state: str, claim: Claim | No
         ("stopping", MINE, []),
         ("failed", MINE, ["reset"]),
         # entry and claim gone: nobody deleted a VM, etcd lost its data
-        ("running", None, ["tell held"]),
-        ("failed", None, ["tell held"]),
+        ("running", None, ["hold", "tell held"]),
+        ("failed", None, ["hold", "tell held"]),
+        ("running", HELD, ["tell held"]),
+        ("restarting", HELD, ["tell held"]),
+        ("failed", HELD, ["tell held"]),
+        ("absent", HELD, ["release"]),
+        # ... and now somebody says that it is meant
+        ("running", CONFIRMED, ["stop(stopped)"]),
+        ("failed", CONFIRMED, ["reset"]),
+        ("absent", CONFIRMED, ["release"]),
+        ("running", OTHERS, ["tell wrong-host"]),
     ],
 )
 def test_no_entry(state: str, claim: Claim | None, actions: list[str]) -> None:
-    observed = ABSENT if state == "absent" else unit(state)
-    assert short(plan(Gone(UUID), observed, claim, ME, now=0, retry=False)) == actions
+    assert short(plan(Gone(UUID), unit(state), claim, ME, now=50, retry=False)) == actions
 
 
 @pytest.mark.parametrize(
@@ -143,35 +102,42 @@ def test_no_entry(state: str, claim: Claim | None, actions: list[str]) -> None:
     [
         ("absent", OTHERS, []),
         ("absent", MINE, ["release"]),
-        ("running", MINE, ["stop(stopped)"]),
+        ("running", MINE, ["stop(moved)"]),
+        ("restarting", MINE, ["stop(moved)"]),
+        ("exited", MINE, ["stop(powered-off)"]),
+        ("failed", MINE, ["reset"]),
         ("stopping", MINE, []),
+        ("running", None, ["claim"]),  # first its claim, so that nobody starts it before it has stopped here
+        ("running", OTHERS, ["stop(moved)"]),
+        ("running", HELD, ["tell held"]),
+        ("running", dataclasses.replace(HELD, mod_revision=8), ["stop(moved)"]),  # moved after it was held: believed
+        ("running", CONFIRMED, ["stop(moved)"]),
     ],
 )
 @pytest.mark.parametrize("status", [None, "TO_START", "RUNNING", "TO_STOP", "STOP", "FAILED"])
 def test_an_entry_of_another_host(status: str | None, state: str, claim: Claim, actions: list[str]) -> None:
-    observed = ABSENT if state == "absent" else unit(state)
-    assert short(plan(vm(status, host="vmhost2"), observed, claim, ME, now=0, retry=False)) == actions
+    assert short(plan(vm(status, host="vmhost2"), unit(state), claim, ME, now=50, retry=False)) == actions
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_an_invalid_entry_leaves_everything_alone_and_says_so_once(state: State) -> None:
-    observed = ABSENT if state == State.ABSENT else unit(state)
-    first = plan(Invalid(UUID, "why", 9, told=False), observed, MINE, ME, now=0, retry=True)
+    observed = unit(state)
+    first = plan(Invalid(UUID, "why", 3, 9, told=False), observed, MINE, ME, now=50, retry=True)
     assert short(first) == ["tell invalid", "None(why)"]
-    assert plan(Invalid(UUID, "why", 10, told=True), observed, MINE, ME, now=0, retry=True) == []
+    assert plan(Invalid(UUID, "why", 3, 10, told=True), observed, MINE, ME, now=50, retry=True) == []
 
 
 @pytest.mark.parametrize("status", [None, *Status])
 @pytest.mark.parametrize("state", [state for state in State if state != State.ABSENT])
 def test_a_foreign_unit_is_never_touched(status: str | None, state: State) -> None:
-    actions = short(plan(vm(status), Observed(state, None, "i9"), MINE, ME, now=0, retry=True))
+    actions = short(plan(vm(status), Observed(state, None, "i9"), MINE, ME, now=50, retry=True))
     assert not [action for action in actions if action.startswith(("stop", "reset", "start", "release"))]
 
 
 def test_failed_is_tried_again_slowly() -> None:
     failed = vm("FAILED", status_reason=GAVE_UP)
-    assert short(plan(failed, unit("failed"), MINE, ME, now=0, retry=True)) == ["reset"]
-    assert short(plan(failed, ABSENT, MINE, ME, now=0, retry=True)) == ["start"]
+    assert short(plan(failed, unit("failed"), MINE, ME, now=50, retry=True)) == ["reset"]
+    assert short(plan(failed, ABSENT, MINE, ME, now=50, retry=True)) == ["start"]
     assert [reconcile.retry_delay(failures) for failures in (1, 2, 3, 4, 5, 6, 99)] == [
         300, 600, 1200, 2400, 3600, 3600, 3600,
     ]  # fmt: skip
@@ -179,8 +145,8 @@ def test_failed_is_tried_again_slowly() -> None:
 
 def test_restart_no_is_not_tried_again() -> None:
     failed = vm("FAILED", restart="no")
-    assert plan(failed, unit("failed"), MINE, ME, now=0, retry=True) == []
-    assert plan(failed, ABSENT, MINE, ME, now=0, retry=True) == []
+    assert plan(failed, unit("failed"), MINE, ME, now=50, retry=True) == []
+    assert plan(failed, ABSENT, MINE, ME, now=50, retry=True) == []
 
 
 def test_what_stands_in_the_entry_is_not_said_again() -> None:
@@ -191,10 +157,16 @@ def test_what_stands_in_the_entry_is_not_said_again() -> None:
     ]  # fmt: skip
 
 
-def test_a_restart_is_done_when_the_unit_was_started_from_that_entry_or_a_later_one() -> None:
-    for revision in (9, 10):
-        actions = plan(vm("TO_RESTART", revision=9), unit("running", revision=revision), MINE, ME, now=0, retry=False)
-        assert short(actions) == ["RUNNING"]
+def test_a_restart_is_done_when_the_unit_was_started_from_that_entry() -> None:
+    entry = vm("TO_RESTART", revision=9)
+    for revision, actions in ((8, ["stop(stopped)"]), (9, ["RUNNING"])):
+        assert short(plan(entry, unit("running", revision=revision), MINE, ME, now=0)) == actions
+
+
+def test_a_unit_of_a_later_revision_is_of_a_lost_history_or_the_entry_is_stale_so_etcd_is_read() -> None:
+    entry, observed = vm("TO_RESTART", revision=9), unit("running", revision=1000)
+    assert reconcile.must_read(entry, observed, MINE, ME)
+    assert short(plan(entry, observed, MINE, ME, now=0)) == ["stop(stopped)"]
 
 
 def test_a_reason_is_removed_when_the_vm_has_run_for_a_while() -> None:
@@ -207,13 +179,15 @@ def test_restarts_are_forgotten_after_ten_minutes() -> None:
     observed = dataclasses.replace(unit("running", since=1000), restarts=3)
     for now, actions in ((1599, []), (1600, ["reset"])):
         assert short(plan(vm("RUNNING"), observed, MINE, ME, now=now, retry=False)) == actions
-        assert reconcile.settled(vm("RUNNING"), observed, ME, now=now) == (not actions)
+        assert reconcile.settled(vm("RUNNING"), observed, MINE, ME, now=now) == (not actions)
 
 
 @pytest.mark.parametrize(
     ("end", "status", "actions"),
     [
         (End(UUID, "i1", "operator"), "RUNNING", ["STOP(stopped by hand: systemctl stop on this host)"]),
+        (End(UUID, "i1", "slice"), "RUNNING", ["hold", "tell held"]),
+        (End(UUID, "i1", "slice"), "TO_STOP", []),
         (End(UUID, "i1", "operator"), "TO_STOP", []),
         (End(UUID, "i1", "operator"), "TO_START", []),
         (End(UUID, "i1", "shutdown"), "RUNNING", []),
@@ -224,14 +198,141 @@ def test_restarts_are_forgotten_after_ten_minutes() -> None:
     ],
 )  # fmt: skip
 def test_what_an_end_means_for_the_entry(end: End, status: str, actions: list[str]) -> None:
-    assert short(reconcile.after(end, vm(status), ME)) == actions
-    assert reconcile.after(end, Gone(UUID), ME) == []
-    assert reconcile.after(end, vm(status, host="vmhost2"), ME) == []
+    assert short(reconcile.after(end, vm(status), MINE, ME, now=0)) == actions
+    assert reconcile.after(end, Gone(UUID), MINE, ME, now=0) == []
+    assert reconcile.after(end, vm(status, host="vmhost2"), MINE, ME, now=0) == []
 
 
 def test_every_action_has_a_reason() -> None:
     for status, state, claim, _ in TABLE:
-        observed = ABSENT if state == "absent" else unit(state)
-        for action in plan(vm(status), observed, claim, ME, now=0, retry=False):
+        for action in plan(vm(status), unit(state), claim, ME, now=50, retry=False):
             assert action.reason
             assert action.reason != "None"
+
+
+RESTORED = Doubt("etcd went backwards", everything=True)
+DELETED = Doubt("2 VMs were deleted at once")
+OLD_ID = dataclasses.replace(MINE, id="c0")
+OLD_BOOT = dataclasses.replace(MINE, boot_id="b0")
+TAKEN = dataclasses.replace(OTHERS, replaces="c1")
+NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "claim", "actions"),
+    [
+        # who runs a VM has its claim
+        (vm("RUNNING"), MINE, []),
+        (vm("RUNNING"), None, ["claim"]),
+        (vm("RUNNING"), OLD_ID, ["claim"]),
+        (vm("RUNNING"), OLD_BOOT, ["claim"]),
+        (vm("TO_STOP"), None, ["claim"]),
+        (Invalid(UUID, "why", 3, 9, told=True), None, ["claim"]),
+        (Invalid(UUID, "why", 3, 9, told=True), MINE, []),
+        # an absent claim is no reason to stop, one of somebody else's neither, unless it replaces ours
+        (vm("RUNNING"), OTHERS, ["tell wrong-host"]),
+        (vm("TO_RESTART"), OTHERS, ["tell wrong-host"]),
+        (vm("RUNNING"), NAMESAKE, ["tell duplicate-host"]),
+        (vm("TO_STOP"), OTHERS, ["stop(stopped)"]),
+        (vm("STOP"), OTHERS, ["stop(stopped)"]),
+        (vm("RUNNING"), TAKEN, ["stop(stopped)"]),
+        (vm("RUNNING", host="vmhost2"), TAKEN, ["stop(stopped)"]),
+        (Gone(UUID), TAKEN, ["stop(stopped)"]),
+        # the same uuid again: the old one stops first
+        (vm("TO_START", created=7), MINE, ["stop(stopped)"]),
+        (vm("RUNNING", created=7), MINE, ["stop(stopped)"]),
+        # ... unless the claim is younger, as if somebody had copied all keys into a new etcd
+        (vm("RUNNING", created=7), dataclasses.replace(MINE, mod_revision=8), ["claim"]),
+        # a hold ends when the entry is back
+        (vm("RUNNING", created=25, revision=25), HELD, ["tell resolved", "claim"]),
+        (vm(None, created=25, revision=25), CONFIRMED, ["claim"]),
+        (vm("RUNNING"), HELD, ["tell resolved", "claim"]),
+        # ... or says something newer than the hold
+        (vm("TO_STOP"), HELD, ["tell held"]),
+        (vm("TO_RESTART"), HELD, ["tell held"]),
+        (vm("TO_RESTART", revision=21), HELD, ["stop(stopped)"]),
+        (vm("TO_STOP", revision=21), HELD, ["stop(stopped)"]),
+        (vm("STOP"), CONFIRMED, ["stop(stopped)"]),
+    ],
+)
+def test_the_claim_on_what_runs_here(entry: VM | Gone | Invalid, claim: Claim | None, actions: list[str]) -> None:
+    observed = unit("running")
+    assert short(plan(entry, observed, claim, ME, now=50)) == actions
+    in_order = isinstance(entry, VM) and reconcile.settled(entry, observed, claim, ME, now=50)
+    assert in_order == (entry == vm("RUNNING") and claim == MINE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "claim", "doubt", "actions"),
+    [
+        (Gone(UUID), MINE, DELETED, ["hold", "tell held"]),
+        (Gone(UUID), MINE, RESTORED, ["hold", "tell held"]),
+        (Gone(UUID), CONFIRMED, DELETED, ["stop(stopped)"]),
+        (vm("TO_STOP"), MINE, DELETED, ["stop(stopped)"]),  # it is there and says so
+        (vm("RUNNING", created=7), MINE, DELETED, ["claim"]),  # deleted with others, and back at once
+        (vm("TO_STOP"), MINE, RESTORED, ["hold", "tell held"]),
+        (vm("TO_RESTART"), MINE, RESTORED, ["hold", "tell held"]),
+        (vm("TO_STOP", revision=21), HELD, RESTORED, ["hold", "tell held"]),
+        (vm("TO_STOP"), CONFIRMED, RESTORED, ["hold", "tell held"]),
+        (Gone(UUID), CONFIRMED, RESTORED, ["hold", "tell held"]),
+        (vm("STOP"), None, RESTORED, ["hold", "tell held"]),
+        (vm("RUNNING", host="vmhost2"), MINE, RESTORED, ["hold", "tell held"]),
+        (vm("RUNNING", host="vmhost2"), OTHERS, RESTORED, ["hold", "tell held"]),  # a backup from before a move
+        (vm("RUNNING"), None, RESTORED, ["claim"]),
+        (vm("RUNNING"), OTHERS, RESTORED, ["claim"]),
+        (vm("RUNNING"), MINE, RESTORED, []),
+        (vm("RUNNING", created=7), MINE, RESTORED, ["claim"]),
+        (vm("RUNNING", host="vmhost2"), TAKEN, RESTORED, ["stop(stopped)"]),
+    ],
+)
+def test_what_is_not_believed(entry: VM | Gone, claim: Claim | None, doubt: Doubt, actions: list[str]) -> None:
+    assert short(plan(entry, unit("running"), claim, ME, now=50, doubt=doubt)) == actions
+
+
+def test_a_claim_is_written_only_over_what_was_read() -> None:
+    (secure,) = plan(vm("RUNNING"), unit("running"), OLD_ID, ME, now=0)
+    assert isinstance(secure, Secure)
+    assert (secure.claim.mod_revision, secure.entry) == (OLD_ID.mod_revision, 9)
+    secure = plan(Gone(UUID), unit("running"), None, ME, now=0)[0]
+    assert isinstance(secure, Secure)
+    assert (secure.claim.mod_revision, secure.entry) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "state", "claim", "actions"),
+    [
+        (vm("RUNNING"), "stopping", HELD, ["tell held"]),
+        (vm("RUNNING"), "absent", HELD, ["tell held"]),
+        (vm("RUNNING"), "failed", HELD, ["tell held"]),
+        (vm("RUNNING"), "absent", CONFIRMED, ["STOP(stopped by hand: why)"]),
+        (vm("RUNNING"), "failed", CONFIRMED, ["reset"]),
+        (vm("TO_START", revision=21), "absent", HELD, ["start"]),  # somebody wants it to run
+        (vm("TO_STOP", revision=21), "absent", HELD, ["release", "STOP"]),
+        (vm("RUNNING"), "absent", dataclasses.replace(HELD, boot_id="b0"), ["start"]),  # the host was rebooted
+        (vm("RUNNING", host="vmhost2", revision=21), "absent", HELD, ["release"]),
+    ],
+)
+def test_a_vm_that_was_stopped_with_all_others(entry: VM, state: str, claim: Claim, actions: list[str]) -> None:
+    assert short(plan(entry, unit(state), claim, ME, now=0)) == actions
+
+
+def test_while_the_host_must_wait_nothing_starts_and_everything_else_goes_on() -> None:
+    assert short(plan(vm("TO_START"), ABSENT, None, ME, now=0, wait="why")) == ["wait"]
+    for status, state, claim, actions in TABLE:
+        waiting = ["wait" if action == "start" else action for action in actions]
+        assert short(plan(vm(status), unit(state), claim, ME, now=50, wait="why")) == waiting
+
+
+def test_a_claim_of_a_namesake_is_somebody_elses() -> None:
+    first, second = short(plan(vm("RUNNING"), ABSENT, NAMESAKE, ME, now=0))
+    assert first == "tell duplicate-host"
+    assert second.startswith("None(its claim is that of another machine which is also called vmhost1")
+
+
+def test_a_failed_vm_that_runs_is_well_when_it_has_run_for_a_while() -> None:
+    for now, actions in ((9, []), (10, ["tell resolved", "RUNNING"])):
+        assert short(plan(vm("FAILED"), unit("running"), MINE, ME, now=now)) == actions
+
+
+def test_a_release_is_of_the_claim_that_was_read() -> None:
+    assert plan(Gone(UUID), ABSENT, MINE, ME, now=0) == [Release(MINE, "its entry was deleted")]

@@ -1,0 +1,53 @@
+"""Show in etcd that this host is alive, and notice another machine that says it is this host."""
+
+import importlib.metadata
+import json
+import os
+from datetime import UTC, datetime
+
+from uncloud_host.etcd import Compare, Connection, Put
+from uncloud_host.events import stamp
+from uncloud_host.facts import Me
+
+LEASE = 60  # seconds; shown again with every full pass
+
+
+class Presence:
+    """The key /host/NAME. Two machines with one name overwrite each other's, and so both find out."""
+
+    def __init__(self, connection: Connection, prefix: str, me: Me) -> None:
+        self._etcd, self._me = connection, me
+        self._key = f"{prefix}/host/{me.host}"
+        self._since = stamp(datetime.now(UTC))
+        self._lease = 0
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        self._capacity = {"cpus": os.cpu_count(), "memory": memory}
+
+    def show(self, vms: int) -> str:
+        """Renew our presence; return the machine id of another living machine with our name, if there is one."""
+        is_new = not self._lease or not self._etcd.renew(self._lease)
+        if is_new:
+            self._lease = self._etcd.grant(LEASE)
+        shown = {
+            "host": self._me.host,
+            "version": importlib.metadata.version("uncloud-host"),
+            "machine_id": self._me.machine_id,
+            "boot_id": self._me.boot_id,
+            "since": self._since,
+            "capacity": self._capacity,
+            "vms": vms,
+        }
+        value = json.dumps(shown).encode()
+        _, (found,) = self._etcd.get(self._key)
+        if is_new or found is None or found.value != value:
+            unchanged = Compare(self._key, mod_revision=found.mod_revision if found else 0)
+            self._etcd.txn([unchanged], [Put(self._key, value, self._lease)])
+        other = _machine_id(found.value) if found else self._me.machine_id
+        return other if other != self._me.machine_id else ""
+
+
+def _machine_id(value: bytes) -> str:
+    try:
+        return str(json.loads(value)["machine_id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "unknown"

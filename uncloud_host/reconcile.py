@@ -41,6 +41,8 @@ class Claim:
     entry: int  # the entry's create_revision
     since: str
     mod_revision: int = 0
+    held: bool | None = None  # True: it runs on although etcd seems to have lost it; False: a person has ended that
+    replaces: str = ""  # the id of the claim that was taken over
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,17 @@ class Store:
         _, (entry, claim) = self._etcd.get(self.vms + uuid, self.claims + uuid)
         return entry, self._claim(claim) if claim else None
 
+    def all_entries(self) -> Iterator[tuple[str, KeyValue]]:
+        """List the entries of all hosts, each with the uuid that its key says."""
+        for page in self._etcd.pages(self.vms):
+            for kv in page.entries:
+                yield kv.key.removeprefix(self.vms), kv
+
+    def all_claims(self) -> Iterator[Claim]:
+        """List the claims of all machines."""
+        for page in self._etcd.pages(self.claims):
+            yield from map(self._claim, page.entries)
+
     def claims_of(self, machine_id: str) -> Iterator[Claim]:
         """List the claims of one machine."""
         for page in self._etcd.pages(self.claims):
@@ -72,6 +83,11 @@ class Store:
         key = self.claims + claim.uuid
         return self._etcd.txn([Compare(key, mod_revision=claim.mod_revision)], [Delete(key)]).succeeded
 
+    def confirm(self, claim: Claim) -> bool:
+        """End a hold, as a person wants it; False if the claim is not the one that was read."""
+        key, new = self.claims + claim.uuid, dataclasses.replace(claim, held=False)
+        return self._etcd.txn([Compare(key, mod_revision=claim.mod_revision)], [Put(key, _claim_value(new))]).succeeded
+
     def set_status(self, entry: KeyValue, changes: Mapping[str, str | None]) -> bool:
         """Change our members of an entry and no other byte; False if it has changed since it was read.
 
@@ -101,9 +117,11 @@ class Store:
         try:
             found = json.loads(kv.value)
             host, machine_id, boot_id, id_ = (str(found[name]) for name in ("host", "machine_id", "boot_id", "id"))
+            held, replaces = found.get("held"), str(found.get("replaces", ""))
             return Claim(
-                uuid, host, machine_id, boot_id, id_, int(found["entry"]), str(found["since"]), kv.mod_revision
-            )
+                uuid, host, machine_id, boot_id, id_, int(found["entry"]), str(found["since"]), kv.mod_revision,
+                held if isinstance(held, bool) else None, replaces,
+            )  # fmt: skip
         except (ValueError, KeyError, TypeError, RecursionError):
             return Claim(uuid, "", "", "", "", 0, "", kv.mod_revision)
 
@@ -111,4 +129,5 @@ class Store:
 def _claim_value(claim: Claim) -> bytes:
     told = dataclasses.asdict(claim)
     del told["uuid"], told["mod_revision"]  # the key says the one, etcd the other
-    return json.dumps(told).encode()
+    optional = {name: told.pop(name) for name in ("held", "replaces")}
+    return json.dumps(told | {name: value for name, value in optional.items() if value not in (None, "")}).encode()

@@ -74,6 +74,6 @@ def _command(arguments: argparse.Namespace) -> int:
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
     try:
         return commands.get(arguments.command, asking.ask)(arguments, snapshot.Snapshot(snapshot.configured()))
-    except (snapshot.Wrong, *snapshot.COULD_NOT_LOOK) as error:
+    except (snapshot.Wrong, *snapshot.COULD_NOT_LOOK, RecursionError) as error:  # the last: nested too deeply
         print(f"uncloud-host: {clean(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, snapshot.Unknown) else COULD_NOT_LOOK

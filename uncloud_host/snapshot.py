@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,21 +65,24 @@ class Snapshot:
 
     def vms(self, *, everywhere: bool) -> list[Seen]:
         """Look at the VMs that concern this host, or at all."""
+        found = self._vms(lambda _uuid, value: everywhere or host_of(value) == self.me.host)
+        return sorted(found, key=lambda seen: (seen.host if everywhere else "", seen.name, seen.uuid))
+
+    def _vms(self, wanted: Callable[[str, bytes], bool]) -> list[Seen]:
+        """Look at what is wanted and at what is here; only that is parsed, of what may be a hundred thousand."""
         claims = {claim.uuid: claim for claim in self.store.all_claims()}
         ours = {uuid for uuid, claim in claims.items() if claim.machine_id == self.me.machine_id}
         here = ours | self._units.observed.keys()
-        entries = {
-            uuid: kv for uuid, kv in self.store.all_entries()
-            if everywhere or uuid in here or host_of(kv.value) == self.me.host
-        }  # fmt: skip
-        found = [self.seen(uuid, entries.get(uuid), claims.get(uuid)) for uuid in entries.keys() | here]
-        return sorted(found, key=lambda seen: (seen.host if everywhere else "", seen.name, seen.uuid))
+        entries = {uuid: kv for uuid, kv in self.store.all_entries() if uuid in here or wanted(uuid, kv.value)}
+        return [self.seen(uuid, entries.get(uuid), claims.get(uuid)) for uuid in entries.keys() | here]
 
     def find(self, word: str) -> str:
         """Tell which VM is meant. Raises Wrong."""
         if is_uuid(word):
             return word
-        names = {seen.uuid: seen.name for seen in self.vms(everywhere=True)}
+        start, name = word.lower(), word.encode(errors="replace")  # a name may be written with escapes
+        may_be = self._vms(lambda uuid, value: uuid.lower().startswith(start) or name in value or b"\\" in value)
+        names = {seen.uuid: seen.name for seen in may_be}
         match view.matching(word, names):
             case [uuid]:
                 return uuid
@@ -98,7 +102,8 @@ class Snapshot:
 
     def seen(self, uuid: str, entry: KeyValue | None, claim: Claim | None) -> Seen:
         """Put together what is known of a VM."""
-        written: dict[str, object] = {"host": host_of(entry.value) or ""} if entry else {}
-        with suppress(ValueError, RecursionError, TypeError):
-            written |= json.loads(entry.value) if entry else {}
+        written: dict[str, object] = {"host": host_of(entry.value)} if entry else {}
+        with suppress(ValueError, RecursionError):
+            found = json.loads(entry.value) if entry else {}
+            written |= found if isinstance(found, dict) else {}
         return Seen(read(uuid, entry) if entry else Gone(uuid), written, self._units.get(uuid), claim)

@@ -222,6 +222,18 @@ def test_a_hold_is_ended_by_a_person(world: World) -> None:
     world.host.run("systemctl", "start", "uncloud-host")
 
 
+@pytest.mark.parametrize("value", ["[]", '[["host", "vmhost1"]]', "1", '{"host": "vmhost2", ', '{"smp": %s1%s}'])
+def test_garbage_can_be_looked_at(world: World, value: str) -> None:
+    """The last one is nested so deeply that it can hardly be shown; that is one line, too."""
+    world.put(ONE, value.replace("%s1", "[" * 3000).replace("%s", "]" * 3000))
+    assert row(world, ONE, "--all")["note"].startswith("invalid entry: ")
+    done = command(world, "show", ONE)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if "%s" in value and done.stderr else 0)
+    refused(world, 1, "invalid entry", "start", ONE)
+    world.delete(ONE)
+
+
 def test_the_environment_comes_before_the_file_and_a_name_from_outside_is_harmless(world: World) -> None:
     world.host.run("etcdctl", "put", f"/other/vm/{ONE}", input='{"host": "vmhost1", "name": "\\u001b[31mred"}')
     done = command(world, "ls", UNCLOUD_PREFIX="/other")

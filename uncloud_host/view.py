@@ -218,7 +218,11 @@ def short(seconds: float) -> str:
 
 
 def matching(word: str, names: Mapping[str, str]) -> list[str]:
-    """Find which VMs (uuid: name) a word may mean: a uuid, the beginning of one, or a name."""
+    """Find which VMs (uuid: name) a word may mean: a uuid, else a name, else the beginning of a uuid.
+
+    In this order: among thousands of uuids, one begins with any short name like `db`.
+    """
     if word in names:
         return [word]
-    return sorted(uuid for uuid, name in names.items() if word and (name == word or uuid.startswith(word.lower())))
+    named = sorted(uuid for uuid, name in names.items() if word and name == word)
+    return named or sorted(uuid for uuid in names if word and uuid.startswith(word.lower()))

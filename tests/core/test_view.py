@@ -141,11 +141,12 @@ NAMES = {UUID: "web-1", OTHER: "5d", "aaaaaaaa-3f59-4a83-9a1a-2b7c1d9f0e13": "we
 @pytest.mark.parametrize(
     ("word", "found"),
     [
-        (UUID, 1), ("5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e1", 2), ("5d", 2), ("aaaa", 1), ("AAAA", 1), ("foo", 1),
+        (UUID, 1), ("5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e1", 2), ("5d", 1), ("5d3", 2), ("aaaa", 1),
+        ("AAAA", 1), ("foo", 1),
         ("web-1", 2), ("web", 0), ("", 0), ("x", 0),
     ],
 )  # fmt: skip
-def test_a_word_means_a_uuid_the_beginning_of_one_or_a_name(word: str, found: int) -> None:
+def test_a_word_means_a_uuid_a_name_or_the_beginning_of_a_uuid(word: str, found: int) -> None:
     assert len(view.matching(word, NAMES)) == found
 
 

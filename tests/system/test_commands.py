@@ -182,6 +182,10 @@ def test_plan_says_what_the_agent_would_do(world: World, vm: str) -> None:
     assert world.state(vm) == "active/running"
 
 
+def test_plan_says_that_a_host_with_another_name_does_nothing(world: World, vm: str) -> None:
+    assert f"was started on it as {world.name}" in command(world, "plan", vm, UNCLOUD_HOST_NAME="other").stdout
+
+
 def test_a_changed_entry_is_pending_until_the_restart(world: World) -> None:
     uuid = world.vm(name="growing")
     world.ask(uuid, memory=17)

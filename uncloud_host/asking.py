@@ -72,10 +72,10 @@ def _ask(now: Snapshot, uuid: str, wish: Wish) -> Outcome:
         seen = now.seen(uuid, entry, claim)
         if entry is None:
             return Outcome(uuid, seen.name, "refused", "it has no entry in etcd")
-        if _is_fulfilled(seen, wish, now.me):
-            return Outcome(uuid, seen.name, "done", f"is {wish.goal} already, nothing is written")
         if problem := _problem(uuid, entry, wish.ask):
             return Outcome(uuid, seen.name, "refused", problem)
+        if _is_fulfilled(seen, wish, now.me):
+            return Outcome(uuid, seen.name, "done", f"is {wish.goal} already, nothing is written")
         if now.store.set_status(entry, {"status": str(wish.ask)}):
             return Outcome(uuid, seen.name, "asked", f"{wish.ask} is written")
     return Outcome(uuid, seen.name, "refused", "somebody else keeps writing its entry; try again")

@@ -74,6 +74,17 @@ def read(environment: Mapping[str, str]) -> Config:
     return config
 
 
+def variables(text: str) -> dict[str, str]:
+    """Read our variables from a file as systemd does (EnvironmentFile=), as far as one line each goes."""
+    found = {}
+    for line in text.splitlines():
+        name, assigned, value = line.strip().partition("=")
+        if assigned and name.startswith(PREFIX):
+            quoted = re.fullmatch(r"""(["'])(.*)\1""", value.strip())
+            found[name.strip()] = re.sub(r"\\(.)", r"\1", quoted[2] if quoted else value.strip())
+    return found
+
+
 class _Variables:
     """Reads each variable once, and so knows which ones exist."""
 

@@ -60,7 +60,7 @@ class Entries:
             return Gone(uuid)
         known = self._parsed.get(uuid)
         if known is None or known[0] != entry.mod_revision:
-            known = self._parsed[uuid] = (entry.mod_revision, _read(uuid, entry))
+            known = self._parsed[uuid] = (entry.mod_revision, read(uuid, entry))
         return known[1]
 
     def leave(self, uuid: str) -> None:
@@ -83,7 +83,8 @@ class Entries:
         return (self._quoted in value or b"\\" in value) and key.isprintable() and host_of(value) == self._host
 
 
-def _read(uuid: str, entry: KeyValue) -> VM | Invalid:
+def read(uuid: str, entry: KeyValue) -> VM | Invalid:
+    """Parse an entry, or say what is wrong with it."""
     try:
         if not is_uuid(uuid):
             return _invalid(uuid, entry, "the key does not end in a uuid in lower case")

@@ -51,6 +51,17 @@ class Store:
                 found[uuid] = (entry, self._claim(claim) if claim else None)
         return found
 
+    def all_entries(self) -> Iterator[tuple[str, KeyValue]]:
+        """List the entries of all hosts, each with the uuid that its key says."""
+        for page in self._etcd.pages(self.vms):
+            for kv in page.entries:
+                yield kv.key.removeprefix(self.vms), kv
+
+    def all_claims(self) -> Iterator[Claim]:
+        """List the claims of all machines."""
+        for page in self._etcd.pages(self.claims):
+            yield from map(self._claim, page.entries)
+
     def claims_of(self, machine_id: str) -> Iterator[Claim]:
         """List the claims of one machine."""
         for page in self._etcd.pages(self.claims):

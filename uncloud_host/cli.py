@@ -1,0 +1,79 @@
+"""The commands for people: their words, their exit statuses, their errors in one line."""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+ASKS = {
+    "start": "start VMs, also those that have failed",
+    "stop": "stop VMs",
+    "restart": "stop VMs and start them with what their entries say now",
+}
+VM = "a uuid, the beginning of one, or a name"
+COULD_NOT_LOOK, BROKEN_PIPE = 2, 141  # as a shell shows SIGPIPE
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2, as argparse does."""
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Describe the commands that do their work once and end."""
+    listing = _add(commands, "ls", "list the VMs of this host")
+    listing.add_argument("--all", action="store_true", help="those of all hosts")
+    _add(commands, "show", "tell everything about a VM").add_argument("vm", metavar="VM", help=VM)
+    plan = _add(commands, "plan", "tell what a pass of the agent would do now; changes nothing")
+    plan.add_argument("vm", metavar="VM", nargs="?", help=VM)
+    for name, does in ASKS.items():
+        asking = _add(commands, name, does)
+        asking.add_argument("vms", metavar="VM", nargs="+", help=VM)
+        asking.add_argument("--wait", action="store_true", help="until it is done, showing the way there")
+        asking.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="with --wait: how long (300)")
+    confirm = _add(commands, "confirm", "end the hold on VMs whose entries are gone from etcd")
+    confirm.add_argument("vms", metavar="VM", nargs="*", help=VM)
+    confirm.add_argument("--all", action="store_true", help="all that are held on this host")
+
+
+def _add(commands: "argparse._SubParsersAction[Parser]", name: str, does: str) -> Parser:
+    parser = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_run, command=name)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return float(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in a terminal without UTF-8
+    try:
+        status = _command(arguments)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        print(f"uncloud-host: {error}", file=sys.stderr)
+        return COULD_NOT_LOOK
+    return status
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
+    from uncloud_host import asking, looking, snapshot  # noqa: PLC0415
+    from uncloud_host.events import clean  # noqa: PLC0415
+
+    commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
+    try:
+        return commands.get(arguments.command, asking.ask)(arguments, snapshot.Snapshot(snapshot.configured()))
+    except (snapshot.Wrong, *snapshot.COULD_NOT_LOOK, RecursionError) as error:  # the last: nested too deeply
+        print(f"uncloud-host: {clean(str(error))}", file=sys.stderr)
+        return 1 if isinstance(error, snapshot.Unknown) else COULD_NOT_LOOK

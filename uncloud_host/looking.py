@@ -1,0 +1,71 @@
+"""The commands that look: ls, show, plan."""
+
+import json
+import time
+from argparse import Namespace
+from dataclasses import asdict
+
+from uncloud_host import view
+from uncloud_host.events import clean
+from uncloud_host.facts import Gone
+from uncloud_host.snapshot import Snapshot, Unknown
+from uncloud_host.unit import State
+from uncloud_host.view import Seen
+
+
+def ls(arguments: Namespace, now: Snapshot) -> int:
+    """List VMs, a line each."""
+    rows = [view.row(seen, now.me) for seen in now.vms(everywhere=arguments.all)]
+    if arguments.json:
+        show_json([asdict(row) for row in rows])
+    else:
+        print(view.table(rows, now=time.time(), hosts=arguments.all), end="")
+    return 0
+
+
+def show(arguments: Namespace, now: Snapshot) -> int:
+    """Tell everything about one VM."""
+    seen = existing(now, arguments.vm)
+    plan = now.steps(seen)
+    told = view.record(seen, now.me, plan)
+    if arguments.json:
+        show_json(told)
+    else:
+        told["plan"] = [str(step) for step in plan] or "nothing to do"
+        print(view.columns(list(view.flat(told))), end="")
+    return 0
+
+
+def plan(arguments: Namespace, now: Snapshot) -> int:
+    """Tell what a pass would do now."""
+    if arguments.vm:
+        seen = [existing(now, arguments.vm)]
+    else:
+        # Entry, claim and unit of a list are not of one moment: what seems to need something is looked at again.
+        busy = [one.uuid for one in now.vms(everywhere=False) if now.steps(one)]
+        now.look()
+        seen = [now.vm(uuid) for uuid in busy]
+    steps = [(one, step) for one in seen for step in now.steps(one)]
+    if arguments.json:
+        show_json([{"uuid": one.uuid, "name": one.name} | asdict(step) for one, step in steps])
+    else:
+        print("\n".join(f"{label(one.uuid, one.name)}: {step}" for one, step in steps) or "nothing to do")
+    return 0
+
+
+def existing(now: Snapshot, word: str) -> Seen:
+    """Look at the VM that is meant. Raises Wrong."""
+    seen = now.vm(now.find(word))
+    if isinstance(seen.desired, Gone) and seen.observed.state == State.ABSENT and not seen.claim:
+        raise Unknown(f"{word}: there is no such VM: no entry, no claim, no unit on this host")
+    return seen
+
+
+def label(uuid: str, name: str) -> str:
+    """Name a VM so that it is found by eye and by uuid."""
+    return clean(uuid if name == uuid else f"{uuid} ({name})")
+
+
+def show_json(value: object) -> None:
+    """Print for programs; ASCII, so that no text can do anything to a terminal."""
+    print(json.dumps(value, indent=2))

@@ -126,7 +126,7 @@ STEPS = [
     (seen("RUNNING", "absent", OTHERS, host="vmhost2"), []),
     (Seen(INVALID, {"host": "vmhost2"}, Observed(State.ABSENT), None), []),
     (Seen(INVALID, {"host": "vmhost1"}, Observed(State.ABSENT), None),
-     [f"tell invalid: {INVALID.reason}", f"set-status: {INVALID.reason}"]),
+     [f"tell invalid: {INVALID.reason}", f"set-status-reason: {INVALID.reason}"]),
 ]  # fmt: skip
 
 

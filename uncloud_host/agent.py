@@ -150,6 +150,9 @@ class Agent:
             self._show_life()
             if self._finish(uuid):
                 self._unfinished.discard(uuid)
+        position = self._entries.mirror.position
+        if position and not self._trust.doubts:  # else the next agent must find them, too
+            self._spool.remember(position)
         if everything:
             self._tidy()
             self._report()
@@ -257,9 +260,6 @@ class Agent:
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
         self._spool.forget(time.time(), running=self._units.observed.keys())
-        position = self._entries.mirror.position
-        if position and not self._trust.doubts:  # else the next agent must find them, too
-            self._spool.remember(position)
 
     def _report(self) -> None:
         running = sum(observed.state == State.RUNNING for observed in self._units.observed.values())

@@ -43,6 +43,7 @@ class Spool:
         self._told = {channel: directory / "told" / channel for channel in CHANNELS}
         self._ends, self._ends_in_memory = directory / "ends", ENDS_IN_MEMORY
         self._position = directory / "position"
+        self._remembered: Position | None = None
         self._forgot = 0.0
         for made in (self._events, *self._told.values(), self._ends, self._ends_in_memory):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,6 +111,9 @@ class Spool:
 
     def remember(self, position: Position) -> None:
         """Remember where etcd's history stands: a backup that is restored while the agent is away must be noticed."""
+        if position == self._remembered:
+            return
+        self._remembered = position
         with suppress(OSError):  # a full disk: an older position serves as well
             new = self._position.with_suffix(".new")
             _write(new, json.dumps(asdict(position)), sync=False)

@@ -252,15 +252,14 @@ def test_a_stop_of_all_vms_at_once_is_held(new_world: Callable[..., World], then
 def test_failed_is_tried_again_and_told_once_when_it_is_well(new_world: Callable[..., World]) -> None:
     world = new_world()
     world.hurry("reconcile.RETRIES = (3,)")
-    uuid = world.new()
-    path = world.entry(uuid)["disks"][0]["file"]
-    world.host.run("mv", path, "/root/away.img")
-    world.ask(uuid, status="TO_START")
+    disk = world.disk("late")
+    world.host.run("mv", disk["file"], "/root/late.img")
+    uuid = world.new(disks=[disk])
     world.wait_status(uuid, "FAILED")
-    world.host.run("mv", "/root/away.img", path)
-    world.wait_status(uuid, "RUNNING")
+    world.host.run("mv", "/root/late.img", disk["file"])
+    world.wait_status(uuid, "RUNNING", within=90)
     assert world.entry(uuid).get("status_reason") is None
-    assert world.events(uuid)[-3:] == ["could-not-start", "started", "resolved"]
+    world.wait_events(uuid, "could-not-start", "started", "resolved")
 
 
 def test_people_are_told_when_etcd_is_away_for_long(new_world: Callable[..., World]) -> None:

@@ -79,22 +79,24 @@ class Cluster:
 
     def wait_runs(self, uuid: str, there: World, *, within: float = 60) -> None:
         """Wait until a VM runs on a host and nowhere else, and etcd and systemd say so, too."""
-        eventually(lambda: self._runs(uuid, there), within=within, what=lambda: self.told(uuid))
+        eventually(lambda: self.runs(uuid, there), within=within, what=lambda: self.told(uuid))
 
     def wait_rests(self, uuid: str, *, within: float = 60) -> None:
         """Wait until a VM runs nowhere, has no unit and is claimed by nobody."""
-        eventually(lambda: self._rests(uuid), within=within, what=lambda: self.told(uuid))
+        eventually(lambda: self.rests(uuid), within=within, what=lambda: self.told(uuid))
 
-    def _runs(self, uuid: str, there: World) -> bool:
+    def runs(self, uuid: str, there: World) -> bool:
+        """Whether a VM runs on a host and nowhere else, by its claim."""
         entry, claim = there.entry(uuid), there.claim(uuid)
         return (
-            (entry["host"], entry.get("status"), claim.get("host")) == (there.name, "RUNNING", there.name)
+            (entry.get("host"), entry.get("status"), claim.get("host")) == (there.name, "RUNNING", there.name)
             and all(_has_unit(world, uuid) == (world is there) for world in self.worlds)
             and f"UNCLOUD_CLAIM={claim['id']}" in there.show(uuid, "Environment")["Environment"]
             and len(there.qemus(uuid)) == 1
         )
 
-    def _rests(self, uuid: str) -> bool:
+    def rests(self, uuid: str) -> bool:
+        """Whether nothing is left of a VM but its entry, if it has one."""
         return self.worlds[0].claim(uuid) == {} and not any(_has_unit(world, uuid) for world in self.worlds)
 
     def told(self, uuid: str) -> str:

@@ -20,18 +20,20 @@ QEMU = b"/usr/bin/qemu-system-x86_64"
 
 @dataclass(slots=True)
 class Run:
-    """One QEMU. It was there from `first` to `last`, on time.monotonic's clock, and at most a look longer."""
+    """One QEMU. It was there from `first` to `last` and not any more at `gone`, on time.monotonic's clock."""
 
     uuid: str
     host: str
+    invocation: str  # which run that is, for systemd and in our records
     process: Process
     first: float
     last: float
-    over: bool = False
+    gone: float | None = None
 
     def __str__(self) -> str:
-        end = f"{self.last:.3f}" if self.over else "now"
-        return f"{self.uuid} on {self.host}, pid {self.process.pid}: from {self.first:.3f} to {end}"
+        end = "now" if self.gone is None else f"{self.last:.3f}"
+        which = f"pid {self.process.pid}, invocation {self.invocation}"
+        return f"{self.uuid} on {self.host}, {which}: from {self.first:.3f} to {end}"
 
 
 class Witness:
@@ -99,32 +101,34 @@ class Witness:
             self._is_over.wait(EVERY)
 
     def _look(self) -> None:
-        running = {run.process.pid: run for run in self._runs if not run.over}
+        running = {run.process.pid: run for run in self._runs if run.gone is None}
         for run in running.values():
             now = time.monotonic()
-            if _argv(run.process.pid) and run.process.alive():
+            if _words(run.process.pid, "cmdline") and run.process.alive():
                 run.last = now
             else:
-                run.over = True
+                run.gone = time.monotonic()
         now = time.monotonic()
         sweeps = now >= self._swept + SWEEP
         self._swept = now if sweeps else self._swept
         pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         self._others = {pid: since for pid, since in self._others.items() if pid in pids}
-        for pid in pids - {pid for pid, run in running.items() if not run.over}:
+        for pid in pids - {pid for pid, run in running.items() if run.gone is None}:
             if sweeps or now < self._others.setdefault(pid, now) + YOUNG:
                 self._examine(pid)
 
     def _examine(self, pid: int) -> None:
-        argv = _argv(pid)
+        argv = _words(pid, "cmdline")
         if argv[:1] != [QEMU] or b"-uuid" not in argv or not (host := self._host(pid)):
             return
         try:
             process = Process.of(pid)
         except LabError:  # it was there a moment ago
             return
+        environment = dict(word.partition(b"=")[::2] for word in _words(pid, "environ"))
+        uuid, invocation = argv[argv.index(b"-uuid") + 1], environment.get(b"INVOCATION_ID", b"")
         now = time.monotonic()
-        self._runs.append(Run(argv[argv.index(b"-uuid") + 1].decode(), host, process, now, now))
+        self._runs.append(Run(uuid.decode(), host, invocation.decode(), process, now, now))
         self._others.pop(pid, None)
 
     def _host(self, pid: int) -> str:
@@ -136,9 +140,9 @@ class Witness:
         return path.partition(self._cgroup)[2].partition("/")[0]
 
 
-def _argv(pid: int) -> list[bytes]:
-    """The command line of a process; empty if it is gone, a zombie or the kernel's own."""
+def _words(pid: int, name: str) -> list[bytes]:
+    """The command line or the environment of a process; empty if it is gone, a zombie or the kernel's own."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+        return Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []

@@ -123,9 +123,13 @@ class World:
 
     def disk(self, name: str, image: str = "/root/tiny.img") -> dict[str, str]:
         """Make a disk with the tiny guest on it."""
-        path = f"{IMAGES}/{name}.img"
-        self.host.run("install", "-m600", image, path)
-        return {"file": path}
+        made = self.image(name)
+        self.host.run("install", "-m600", image, made["file"])
+        return made
+
+    def image(self, name: str) -> dict[str, str]:
+        """A disk, as entries have it."""
+        return {"file": f"{IMAGES}/{name}.img"}
 
     def vm(self, **fields: Any) -> str:
         """Put a VM with the tiny guest and wait until the guest has said that it is up."""

@@ -69,6 +69,15 @@ def test_killed_between(world: World, witness: Witness, done: dict[str, Scenario
     done[uuid] = scenario
 
 
+def test_an_end_without_a_record_while_nobody_looked_is_told(world: World) -> None:
+    """The recorder was killed together with QEMU: PID 1's words in the journal are what is left."""
+    uuid = world.vm()
+    world.shell(f"systemctl stop uncloud-host && systemctl kill --signal=KILL vm-{uuid}")
+    world.wait_boots(uuid, 2)
+    world.host.run("systemctl", "start", "uncloud-host")
+    world.wait_events(uuid, "started", "killed", "restarted")
+
+
 def test_nothing_came_later(world: World, witness: Witness, done: dict[str, Scenario]) -> None:
     world.vm()
     for uuid, scenario in done.items():

@@ -69,15 +69,15 @@ class Witness:
         """Where a VM ran, one name for each run."""
         return [run.host for run in self.runs(uuid)]
 
-    def doubles(self) -> list[str]:
-        """Who ran twice at the same moment, on two hosts or on one; empty if all is well."""
+    def doubles(self, since: float = 0.0) -> list[str]:
+        """Who ran twice at the same moment, on two hosts or on one; empty if all is well. `since`: begun after that."""
         assert self._thread.is_alive(), "the witness has looked away"
         found: list[str] = []
         for uuid in sorted({run.uuid for run in self.runs()}):
             # By beginning: if any two overlap, so do two neighbours, unless one between them ended sooner.
             latest: Run | None = None
             for run in self.runs(uuid):
-                if latest and run.first <= latest.last:
+                if latest and since <= run.first <= latest.last:
                     found.append(f"{latest}\n{run}")
                 latest = run if latest is None or run.last > latest.last else latest
         return found

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lab import Lab, deb, tree
+from system.cluster import Cluster
 from system.world import World
 
 SOURCE = Path(__file__).parents[1]
@@ -50,3 +52,18 @@ def world(lab: Lab, package: Path) -> Iterator[World]:
     made.install(package)
     yield made
     made.host.destroy()
+
+
+@pytest.fixture(scope="module")
+def new_cluster(lab: Lab, package: Path) -> Iterator[Callable[..., Cluster]]:
+    """Makes VM hosts that share an etcd, with a witness; for all tests of a file."""
+    with ExitStack() as clusters:
+
+        def make(**variables: str) -> Cluster:
+            cluster = Cluster(lab)
+            clusters.callback(cluster.destroy)
+            clusters.enter_context(cluster.witness)
+            cluster.install(package, **variables)
+            return cluster
+
+        yield make

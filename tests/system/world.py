@@ -23,10 +23,11 @@ DEFAULTS = {
 
 
 class World:
-    """One host with the package installed, its own etcd and its own SMTP server."""
+    """One host with the package installed and an SMTP server. Its etcd runs on it, or on the host that is given."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, etcd: Host | None = None) -> None:
         self.host = host
+        self.etcd = etcd or host
         self.name = host.name
 
     def install(self, package: Path, **variables: str) -> None:
@@ -39,8 +40,9 @@ class World:
         self.host.run("systemctl", "restart", "uncloud-host")
 
     def serve(self) -> None:
-        """Start etcd and an SMTP server that keeps what it gets."""
-        self.host.run("systemctl", "enable", "--quiet", "--now", "etcd.service")
+        """Start etcd, unless it is another host's, and an SMTP server that keeps what it gets."""
+        if self.etcd is self.host:
+            self.host.run("systemctl", "enable", "--quiet", "--now", "etcd.service")
         self.host.run("mkdir", "-p", "/var/mail")
         words = ["-n", "-u", "-l", "127.0.0.1:25", "-c", "aiosmtpd.handlers.Mailbox", MAILBOX]
         self.host.run("systemd-run", "--quiet", "--unit=lab-smtp", "python3", "-m", "aiosmtpd", *words)
@@ -48,7 +50,8 @@ class World:
 
     def configure(self, **variables: str) -> None:
         """Write /etc/default/uncloud-host; an empty value leaves a variable out."""
-        lines = [f'{key}="{value}"\n' for key, value in (DEFAULTS | variables).items() if value]
+        where = {} if self.etcd is self.host else {"UNCLOUD_ETCD": f"http://{self.etcd.address}:2379"}
+        lines = [f'{key}="{value}"\n' for key, value in (DEFAULTS | where | variables).items() if value]
         self.host.push("".join(lines).encode(), "/etc/default/uncloud-host")
 
     def hurry(self, *constants: str) -> None:
@@ -76,11 +79,11 @@ class World:
         """Write an entry as a user would; what is not said is the smallest VM that prints something."""
         if not isinstance(entry, str):
             entry = json.dumps({"host": self.name, "memory": 16} | (entry or {}) | fields)
-        self.host.run("etcdctl", "put", f"/v1/vm/{uuid}", input=entry)
+        self.etcd.run("etcdctl", "put", f"/v1/vm/{uuid}", input=entry)
         return uuid
 
     def raw(self, key: str) -> str:
-        return self.host.run("etcdctl", "get", "--print-value-only", key).stdout.removesuffix("\n")
+        return self.etcd.run("etcdctl", "get", "--print-value-only", key).stdout.removesuffix("\n")
 
     def entry(self, uuid: str) -> dict[str, Any]:
         """The entry; empty if there is none."""
@@ -96,7 +99,7 @@ class World:
         self.put(uuid, json.dumps(self.entry(uuid) | fields))
 
     def delete(self, uuid: str) -> None:
-        self.host.run("etcdctl", "del", f"/v1/vm/{uuid}")
+        self.etcd.run("etcdctl", "del", f"/v1/vm/{uuid}")
 
     def wait_status(self, uuid: str, status: str, *, within: float = 30) -> dict[str, Any]:
         def reached() -> dict[str, Any]:
@@ -114,7 +117,7 @@ class World:
 
     def records(self, uuid: str, *events: str) -> list[dict[str, Any]]:
         """What /v1/log/ says about a VM, oldest first."""
-        lines = self.host.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/log/{self.name}/").stdout
+        lines = self.etcd.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/log/{self.name}/").stdout
         found = [json.loads(line) for line in lines.splitlines() if line]
         return [record for record in found if record["vm"] == uuid and (not events or record["event"] in events)]
 
@@ -130,9 +133,13 @@ class World:
 
     def disk(self, name: str, image: str = "/root/tiny.img") -> dict[str, str]:
         """Make a disk with the tiny guest on it."""
-        path = f"{IMAGES}/{name}.img"
-        self.host.run("install", "-m600", image, path)
-        return {"file": path}
+        made = self.image(name)
+        self.host.run("install", "-m600", image, made["file"])
+        return made
+
+    def image(self, name: str) -> dict[str, str]:
+        """A disk, as entries have it."""
+        return {"file": f"{IMAGES}/{name}.img"}
 
     def vm(self, **fields: Any) -> str:
         """Put a VM with the tiny guest and wait until the guest has said that it is up."""
@@ -162,6 +169,9 @@ class World:
 
     def journal(self, uuid: str) -> str:
         return self.host.run("journalctl", "--no-pager", "-o", "cat", "-u", f"vm-{uuid}").stdout
+
+    def dated_journal(self, uuid: str) -> str:
+        return self.host.run("journalctl", "--no-pager", "-o", "short-precise", "-u", f"vm-{uuid}").stdout
 
     def wait_journal(self, uuid: str, pattern: str, *, within: float = 30) -> str:
         eventually(lambda: re.search(pattern, self.journal(uuid)), within=within, what=lambda: self.journal(uuid))

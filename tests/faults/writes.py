@@ -1,0 +1,48 @@
+"""Which functions of the agent write: found in its source, so that a new one is not forgotten."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+MODULES = Path(__file__).parents[2] / "uncloud_host"
+# Calls that change something outside of the agent: in etcd, in files, in systemd, in a mailbox.
+WRITES = {"txn", "rename", "unlink", "touch", "link", "mkdir", "write", "write_text", "send_message"}
+READS = {b"ListUnitsByPatterns", b"AddMatch", b"Subscribe"}  # of systemd's methods; all others write
+# What etcd's connection offers is told by who calls it.
+ADAPTER = ("etcd", "mirror", "drift")
+# Functions that write, and where their death is tried, or why it is not.
+ELSEWHERE = {
+    "ends:Ends.tell": "pathlib:Path.unlink",
+    "ends:Ends.write": "pathlib:Path.unlink",
+    "agent:Agent._finish": "ends:Ends.write",
+    "mail:_sendmail": "uncloud_host.mail:send",
+    "spool:Spool.__init__": "directories, which are there already",
+    "spool:Spool.forget": "what it removes has been told a week ago; each file counts for itself",
+    "systemd:last_words": "journalctl only reads",
+    "machine:lock": "the kernel unlocks what a dead process had locked",
+}
+
+
+def writers() -> set[str]:
+    """All of them, as MODULE:NAME."""
+    paths = [path for path in MODULES.glob("*.py") if not path.stem.startswith(ADAPTER)]
+    return {f"{path.stem}:{name}" for path in paths for name in _of(ast.parse(path.read_text()), "")}
+
+
+def _of(node: ast.AST, outer: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from _of(child, f"{outer}{child.name}.")
+        elif isinstance(child, ast.FunctionDef) and any(map(_writes, ast.walk(child))):
+            yield f"{outer}{child.name}"
+
+
+def _writes(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    words = [word.value for word in node.args if isinstance(word, ast.Constant)]
+    if name in ("_manager", "_call", "call_method"):
+        methods = {word for word in words if isinstance(word, bytes) and word.isalnum() and word[:1].isupper()}
+        return bool(methods - READS)
+    return name in WRITES or (name == "run" and "subprocess" in ast.unparse(node.func))

@@ -27,7 +27,7 @@ from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.facts import Desired, Invalid, Observed
 from uncloud_host.inbox import Inbox, Message, Over, UnitChanged, is_about_everything
 from uncloud_host.models import VM
-from uncloud_host.observe import Units
+from uncloud_host.observe import ABSENT, Units
 from uncloud_host.presence import Presence
 from uncloud_host.retries import Retries
 from uncloud_host.spool import Spool
@@ -124,6 +124,8 @@ class Agent:
         self._standing.check_name(self._units.observed)
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell() | changed.keys()
+        for uuid in self._teller.recalled() - changed.keys():
+            self._teller.unrecorded(uuid, ABSENT, self._units.get(uuid))
         for uuid, (old, new) in changed.items():
             self._teller.unrecorded(uuid, old, new)
             self._teller.began(uuid, new)
@@ -137,9 +139,10 @@ class Agent:
         self._trust.judge(running)
         if self._trust.must_list:
             self._quiet.clear()
+            self._entries.forget(others_than=())  # the same revision of another history says something else
             entries = self._claims.list(running)
-            missing = {uuid: self._claims.get(uuid) for uuid, entry in entries.items() if entry is None}
-            self._trust.listed(missing, running)
+            created = {uuid: entry.create_revision for uuid, entry in entries.items() if entry}
+            self._trust.listed(created, self._claims.all(), running)
         if everything:
             if time.monotonic() >= self._check:
                 self._claims.read_all(running)
@@ -151,8 +154,9 @@ class Agent:
             if self._finish(uuid):
                 self._unfinished.discard(uuid)
         position = self._entries.mirror.position
-        if position and not self._trust.doubts:  # else the next agent must find them, too
-            self._spool.remember(position)
+        if position and not self._trust.doubts and not self._trust.wait:  # else the next agent must find them, too
+            self._spool.remember(position, backwards=self._trust.may_forget)
+            self._trust.may_forget = False
         if everything:
             self._tidy()
             self._report()
@@ -204,6 +208,8 @@ class Agent:
         """Make one VM what it should be."""
         entry, observed = self._entries.entry(uuid), self._units.get(uuid)
         claim, doubt = self._claims.get(uuid), self._trust.doubts.get(uuid)
+        if entry:
+            self._trust.there(uuid)
         desired = self._desired(uuid, entry)
         retry = self._retries.is_due(uuid, desired)
         known = (entry.mod_revision if entry else 0, observed)
@@ -218,6 +224,8 @@ class Agent:
                 self._entries.leave(uuid)
         if isinstance(desired, Invalid) and not self._is_ours_to_report(uuid, entry, observed):
             return
+        if entry is None and observed.state != State.ABSENT and not self._trust.has_heard(uuid):
+            return  # whether others were deleted with it is not known yet
         wait, now = self._standing.wait, time.time()
         actions = reconcile.plan(desired, observed, claim, self._me, now=now, retry=retry, doubt=doubt, wait=wait)
         if not all(self._do(uuid, entry, action, retry=retry) for action in actions):

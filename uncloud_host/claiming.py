@@ -15,6 +15,7 @@ from uncloud_host.unit import State
 
 UP = (State.STARTING, State.RUNNING, State.EXITED, State.RESTARTING)
 SHOULD_RUN = (None, Status.TO_START, Status.RUNNING, Status.FAILED, Status.TO_RESTART)
+_ASKS = (Status.TO_START, Status.TO_STOP, Status.TO_RESTART)  # what only somebody who wants it writes
 _LOST = "its entry and its claim are both gone from etcd, which seems to have lost its data"
 
 
@@ -36,8 +37,17 @@ def is_in_order(claim: Claim | None, desired: VM | Invalid, observed: Observed, 
 
 
 def is_newer(desired: Desired, claim: Claim) -> bool:
-    """Tell whether an entry was written after a claim: what a hold does not believe is older than the hold."""
-    return not isinstance(desired, Gone) and desired.mod_revision > claim.mod_revision
+    """Tell whether an entry says something that it did not say when the VM was held.
+
+    A later revision alone is not enough: a scheduler's or an agent's own write brings back what a backup said.
+    """
+    if not isinstance(desired, VM) or desired.mod_revision <= claim.mod_revision:
+        return False
+    return desired.entry.status in _ASKS or _said(desired) != claim.said
+
+
+def _said(desired: Desired) -> str:
+    return f"{desired.entry.host} {desired.entry.status}" if isinstance(desired, VM) else ""
 
 
 def is_recreated(vm: VM, claim: Claim | None) -> bool:
@@ -84,7 +94,7 @@ def stopped_with_all(desired: Desired, observed: Observed, claim: Claim | None, 
 
 def held_by_hand(desired: VM, claim: Claim, why: str, *, now: float) -> list[Action]:
     """Hold a VM that somebody stopped together with all others of this host."""
-    held = replace(claim, held=True, why=why, since=_stamp(now))
+    held = replace(claim, held=True, why=why, said=_said(desired), since=_stamp(now))
     return [Secure(held, desired.mod_revision, why), Tell(Name.HELD, held.since, f"{why}; it stays off")]
 
 
@@ -139,9 +149,10 @@ def _wanted(
         if adopt or is_unknown or older:
             entry = desired.create_revision
     since = mine.since if mine and same else _stamp(now)
+    said = mine.said if mine and same else _said(desired) if held else ""
     replaces = mine.replaces if mine else ""
     id_ = observed.evidence.claim
-    return Claim(desired.uuid, me.host, me.machine_id, me.boot_id, id_, entry, since, held, why, replaces)
+    return Claim(desired.uuid, me.host, me.machine_id, me.boot_id, id_, entry, since, held, why, said, replaces)
 
 
 def _stamp(now: float) -> str:

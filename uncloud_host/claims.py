@@ -28,6 +28,10 @@ class Claims:
         """Return the claim as it was last known; None if that is nothing."""
         return self._kept.get(uuid)
 
+    def all(self) -> dict[str, Claim]:
+        """Return all that are known."""
+        return self._kept
+
     def changed(self, uuid: str, mod_revision: int) -> None:
         """Forget a claim if it is not as of this revision: its own writer has it already."""
         if (kept := self._kept.get(uuid)) and kept.mod_revision != mod_revision:

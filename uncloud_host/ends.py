@@ -6,6 +6,7 @@ before an agent died, still becomes STOP.
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from uncloud_host import reconcile, spool
@@ -32,13 +33,13 @@ class Ends:
         for path, recorded in self._spool.ends():
             if recorded is None:
                 logger.warning("%s cannot be read and is removed", path)
-                path.unlink(missing_ok=True)
+                _remove(path)
                 continue
             end = self._teller.over(recorded)
             if reconcile.has_consequences(end):
                 self._waiting.setdefault(end.vm, []).append((path, end))
             else:
-                path.unlink(missing_ok=True)
+                _remove(path)
                 spool.remove_intent(end.vm, end.invocation)
         return set(self._waiting)
 
@@ -49,7 +50,13 @@ class Ends:
             desired = self._entries.desired(uuid, entry)
             actions = reconcile.after(end, desired, claim, self._hands.me, now=time.time())
             if all(self._hands.do(uuid, entry, action) for action in actions):
-                path.unlink(missing_ok=True)
+                _remove(path)
             if actions:
                 return False
         return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a record; on a disk that has become read-only it stays, and is not told again."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -25,6 +25,10 @@ class Position:
     cluster: int
     term: int
 
+    def follows(self, known: "Position") -> bool:
+        """Tell whether this is the same history as `known`, at that point or later."""
+        return self.cluster == known.cluster and self.revision >= known.revision and self.term >= known.term
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -161,6 +161,7 @@ class End:
         numbers = {"started": float(end.started), "ended": float(end.ended), "restarts": int(end.restarts)}
         if not all(isinstance(getattr(end, name), str) for name in cls.__slots__ if name not in numbers):
             raise ValueError("not texts")
+        datetime.fromtimestamp(max(numbers["started"], numbers["ended"]), UTC)  # ValueError or OverflowError
         return cls(**known | numbers)
 
 

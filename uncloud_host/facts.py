@@ -28,6 +28,7 @@ class Claim:
     since: str
     held: bool | None = None  # True: what etcd said before this claim is not believed; False: a person confirmed it
     why: str = ""  # it is held
+    said: str = ""  # host and status in the entry when it was held; nothing if there was no entry
     replaces: str = ""  # the id of the claim that was taken over
     mod_revision: int = 0
 

@@ -312,7 +312,7 @@ def _backwards(known: Position, position: Position) -> str:
     """Say how a position cannot follow from one known before; nothing if it can."""
     if position.cluster != known.cluster:
         return "this is another etcd cluster"
-    if position.revision < known.revision or position.term < known.term:
+    if not position.follows(known):
         gone = f"from revision {known.revision} to {position.revision}, from term {known.term} to {position.term}"
         return f"etcd went backwards, {gone}"
     return ""

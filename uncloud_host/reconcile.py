@@ -20,6 +20,7 @@ RETRIES = (300, 600, 1200, 2400, 3600)
 # Seconds of running after which systemd's count of restarts begins anew: it never falls by itself, and a VM that ended
 # eight times in a year would wait five minutes at the ninth.
 STABLE = 600.0
+WAITS = "waits for"
 HEALTHY = 10.0  # seconds of running after which a reason told earlier is history
 
 
@@ -38,7 +39,9 @@ def must_read(desired: Desired, observed: Observed, claim: Claim | None, me: Me)
     """
     if isinstance(desired, Gone) or (isinstance(desired, VM) and not asks_to_run(desired, me)):
         return True
-    if observed.state == State.ABSENT or observed.evidence is None:
+    if observed.state == State.ABSENT:
+        return claim is not None and claim.machine_id != me.machine_id  # nobody tells of its end while it is elsewhere
+    if observed.evidence is None:
         return False
     # A run from a later entry than this one: this one is stale, or etcd's history is another one now.
     later = observed.evidence.mod_revision > desired.mod_revision
@@ -104,7 +107,8 @@ def _should_run(
     if held := claiming.stopped_with_all(vm, observed, claim, me):
         yield from _stopped_with_all(vm, observed, held)
     elif observed.state != State.ABSENT and is_mine and claiming.is_recreated(vm, claim):
-        yield from _stopped(vm.uuid, observed, None, "its entry was deleted and created again")
+        again = _stopped(vm.uuid, observed, None, "its entry was deleted and created again")
+        yield from [Wait(vm.uuid, wait)] if wait else again
     elif observed.state == State.ABSENT and claim and not is_mine:
         yield from _claimed_elsewhere(vm, claim, me)
     else:
@@ -167,11 +171,11 @@ def _stopped_with_all(vm: VM, observed: Observed, held: Claim) -> Iterator[Actio
 
 def _claimed_elsewhere(vm: VM, claim: Claim, me: Me) -> Iterator[Action]:
     """Wait: as long as its claim is there, that machine may run it, also if nobody hears from it."""
-    text = f"waits for {claim.host or 'somebody unknown'}, which has its claim"
+    text = f"{WAITS} {claim.host or 'somebody unknown'}, which has its claim"
     if claim.host == me.host:
-        text = claiming.another_machine(claim)
-        yield Tell(Name.DUPLICATE_HOST, claim.id, text)
-    if vm.entry.status_reason != text:
+        # Not written into the entry: it is that machine's, too, and both would write in turns.
+        yield Tell(Name.DUPLICATE_HOST, claim.id, claiming.another_machine(claim))
+    elif vm.entry.status_reason != text:
         yield SetStatus(vm.mod_revision, None, text, text)
 
 
@@ -185,7 +189,7 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> I
         case State.RUNNING if not restart:
             yield from _runs(vm, observed, now)
         case State.RUNNING | State.STARTING | State.RESTARTING if restart:
-            yield Stop(vm.uuid, "its status is TO_RESTART")
+            yield Wait(vm.uuid, wait) if wait else Stop(vm.uuid, "its status is TO_RESTART")
         case State.EXITED:
             yield from _exited(vm)
         case State.FAILED:
@@ -199,7 +203,7 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> I
 def _runs(vm: VM, observed: Observed, now: float) -> Iterator[Action]:
     if _is_stable_again(observed, now):
         yield Reset(vm.uuid, "it has run for 10 minutes")
-    is_healthy = now - observed.since >= HEALTHY
+    is_healthy = now - observed.since >= HEALTHY or str(vm.entry.status_reason).startswith(WAITS)
     if vm.entry.status == Status.FAILED:
         if is_healthy:  # not sooner: a VM that ends again and again would be told as resolved each time
             yield Tell(Name.RESOLVED, observed.invocation, "it runs again")

@@ -20,6 +20,7 @@ from uncloud_host.events import End, Event, Name
 
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")
+RUNS = Path("/run/uncloud-host/runs")
 ENDS_IN_MEMORY = Path("/run/uncloud-host/ends")  # where recorders write while the disk is full
 KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
 HOUR = 3600.0
@@ -109,9 +110,13 @@ class Spool:
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
-    def remember(self, position: Position) -> None:
-        """Remember where etcd's history stands: a backup that is restored while the agent is away must be noticed."""
-        if position == self._remembered:
+    def remember(self, position: Position, *, backwards: bool) -> None:
+        """Remember where etcd's history stands: a backup that is restored while the agent is away must be noticed.
+
+        Only if `backwards` one that does not follow from what is remembered: else nobody has drawn conclusions yet.
+        """
+        before = self._remembered = self._remembered or self.position()
+        if position == before or (before and not backwards and not position.follows(before)):
             return
         self._remembered = position
         with suppress(OSError):  # a full disk: an older position serves as well
@@ -159,6 +164,24 @@ def remove_intent(uuid: str, invocation: str) -> None:
     """The end of this run has been told; an intent for another run stays."""
     if read_intent(uuid, invocation):
         (INTENTS / uuid).unlink(missing_ok=True)
+
+
+def write_run(uuid: str, invocation: str) -> None:
+    """Remember which run of a VM was last told as begun: an end that leaves no record is found out by it."""
+    RUNS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (RUNS / uuid).write_text(invocation)
+
+
+def remove_run(uuid: str, invocation: str) -> None:
+    """The end of this run has been told."""
+    path = RUNS / uuid
+    if path.exists() and path.read_text() == invocation:
+        path.unlink()
+
+
+def runs() -> dict[str, str]:
+    """Give the runs, by VM, whose end has not been told; none after a boot."""
+    return {path.name: path.read_text() for path in RUNS.iterdir()} if RUNS.is_dir() else {}
 
 
 def _head(path: Path) -> str:

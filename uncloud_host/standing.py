@@ -1,6 +1,7 @@
 """How this host stands: whether its name is its own, and whether it has etcd."""
 
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -13,6 +14,8 @@ from uncloud_host.trust import Trust
 
 logger = logging.getLogger(__name__)
 
+ALONE = 180.0  # seconds without a sign of another machine with our name; what is read may be what we wrote ourselves
+
 
 class WrongName(Exception):
     """VMs run here that were started under another name of this host."""
@@ -24,6 +27,7 @@ class Standing:
     def __init__(self, me: Me, presence: Presence, trust: Trust, teller: Teller) -> None:
         self._me, self._presence, self._trust, self._teller = me, presence, trust, teller
         self._double = self._lost = ""  # since when another machine has our name, and since when etcd is away, if told
+        self._seen = 0.0  # when the other machine was last seen
         self._problem = ""  # said last
 
     @property
@@ -51,11 +55,13 @@ class Standing:
                 self._problem = str(error)
                 logger.warning("%s; this host cannot show that it is alive", error)
             return
+        if other:
+            self._seen = time.monotonic()
         if other and not self._double:
             self._double = f"{other} {_now()}"
             text = f"machine {other} also says that it is {self._me.host}; neither of the two starts anything"
             self._teller.about_host(Name.DUPLICATE_HOST, self._double, text)
-        elif self._double and not other:
+        elif self._double and time.monotonic() - self._seen >= ALONE:
             self._teller.about_host(Name.RESOLVED, self._double, "no other machine has its name any more")
             self._double = ""
 

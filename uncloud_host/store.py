@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from uncloud_host.actions import Secure
+from uncloud_host.claiming import is_newer
 from uncloud_host.etcd import Compare, Connection, Delete, KeyValue, Put
 from uncloud_host.events import stamp
 from uncloud_host.facts import Claim, Me
@@ -90,7 +91,7 @@ class Store:
             raise Refused(f"it is claimed by {old.host or 'somebody'} (machine {old.machine_id or 'unknown'})", old)
         if (old.boot_id, old.entry, old.held) == (me.boot_id, vm.create_revision, None):
             return old
-        if old.held is not None and old.boot_id == me.boot_id and vm.mod_revision <= held.mod_revision:
+        if old.held is not None and old.boot_id == me.boot_id and not is_newer(vm, old):
             raise Refused("it is held", old)
         # Ours, but of an earlier boot of this host, of an earlier entry with this uuid, or held until now.
         result = self._etcd.txn([unchanged, Compare(key, mod_revision=held.mod_revision)], [put])
@@ -147,9 +148,9 @@ class Store:
             host, machine_id, boot_id, id_ = (str(found[name]) for name in ("host", "machine_id", "boot_id", "id"))
             entry, since = int(found["entry"]), str(found["since"])
             held = bool(found["held"]) if found.get("held") is not None else None
-            why, replaces = str(found.get("why", "")), str(found.get("replaces", ""))
-            return Claim(uuid, host, machine_id, boot_id, id_, entry, since, held, why, replaces, kv.mod_revision)
-        except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+            why, said, replaces = (str(found.get(name, "")) for name in ("why", "said", "replaces"))
+            return Claim(uuid, host, machine_id, boot_id, id_, entry, since, held, why, said, replaces, kv.mod_revision)
+        except (ValueError, KeyError, TypeError, RecursionError, AttributeError, OverflowError):
             return Claim(uuid, "", "", "", "", 0, "", mod_revision=kv.mod_revision)
 
 

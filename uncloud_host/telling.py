@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -39,8 +40,9 @@ class Teller:
         self._host = host
         self._channels = channels
         self._stories: dict[str, _Story] = {}
-        self._unkept: list[Event] = []  # the disk is full
+        self._unkept: dict[str, Event] = {}  # by id: the disk is full
         self._has_held = False
+        self._recalled = spool.runs()
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
@@ -49,19 +51,24 @@ class Teller:
         except OSError as error:
             if not self._unkept:
                 logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
-            self._unkept.append(event)
+            self._unkept[event.id] = event
             return
         if new:
-            self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
-            self._has_held |= event.event == Name.HELD
-            if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
-                self._pass_on()
+            self._new(event)
+
+    def _new(self, event: Event) -> None:
+        self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
+        self._has_held |= event.event == Name.HELD
+        if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
+            self._pass_on()
 
     def end_pass(self) -> None:
         """Pass on what is told together, and try again to keep what could not be kept."""
-        unkept, self._unkept = self._unkept, []
-        for event in unkept:
-            self.tell(event)
+        for event in list(self._unkept.values()):
+            with suppress(OSError):
+                if self._spool.add(event):
+                    self._new(event)
+                del self._unkept[event.id]
         if self._has_held:
             self._has_held = False
             self._pass_on()
@@ -115,18 +122,25 @@ class Teller:
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
         story.ended = dict([*story.ended.items(), (end.invocation, end)][-RUNS:])
         self.tell(event)
+        with suppress(OSError):
+            spool.remove_run(end.vm, end.invocation)
         return end
 
     def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
         """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
-        over = new.invocation != old.invocation or new.state in (State.RESTARTING, State.FAILED)
-        if not old.invocation or not old.evidence or not over or old.invocation in self._story(uuid).ended:
+        before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
+        over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
+        if not before or not over or before in self._story(uuid).ended:
             return
         now = time.time()
-        if intent := spool.read_intent(uuid, old.invocation):
-            self.over(End(uuid, old.invocation, "agent", event=intent[0], why=intent[1], ended=now))
+        if intent := spool.read_intent(uuid, before):
+            self.over(End(uuid, before, "agent", event=intent[0], why=intent[1], ended=now))
         else:
-            self.over(End(uuid, old.invocation, "itself", exit_code="killed", exit_status="KILL", ended=now))
+            self.over(End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=now))
+
+    def recalled(self) -> set[str]:
+        """List VMs which an earlier agent saw begin a run and not end it, and which nobody has looked at since."""
+        return set(self._recalled)
 
     def forget(self, others_than: Container[str]) -> None:
         """Forget VMs that are gone."""
@@ -143,6 +157,8 @@ class Teller:
         reason = f"by systemd, restart {restarts}" if restarts else asked or "it runs"
         begun = datetime.fromtimestamp(since, UTC)
         self.tell(Event(uuid, event, invocation, begun, self._host, story.name, reason, invocation))
+        with suppress(OSError):
+            spool.write_run(uuid, invocation)
 
     def _story(self, uuid: str) -> _Story:
         return self._stories.setdefault(uuid, _Story(uuid))

@@ -8,6 +8,7 @@ from uncloud_host import holds, news
 from uncloud_host.facts import Claim, Doubt
 
 RESERVE = 60.0  # seconds after etcd went backwards: each host writes claims for what it runs before anybody starts more
+HEARSAY = 30.0  # seconds after which an absence is believed that nobody told of
 LONG = 300.0  # seconds without etcd after which people are told
 
 
@@ -21,6 +22,8 @@ class Trust:
     _deleted: dict[str, int] = field(default_factory=dict)
     _regressed: bool = False
     _reserve: float = 0.0  # until when nothing is started
+    may_forget: bool = False  # the history known before is over
+    _gone: dict[str, float] = field(default_factory=dict)  # since when entries are known to be absent; 0: judged
     _lost: float = field(default_factory=time.monotonic)
 
     def deleted(self, revisions: Mapping[str, int]) -> None:
@@ -43,15 +46,31 @@ class Trust:
             self._reserve = time.monotonic() + RESERVE
             doubt = Doubt("etcd's history went backwards, as if restored from a backup", everything=True)
             self.doubts |= dict.fromkeys(running, doubt)
-            self._regressed = False
+            self._regressed, self.may_forget = False, True
         self.doubts = holds.deleted_together(self._deleted, running) | self.doubts
+        self._gone = {uuid: since for uuid, since in self._gone.items() if uuid in running}
+        self._gone |= dict.fromkeys(self._deleted, 0.0)
         self._deleted = {}
 
-    def listed(self, missing: Mapping[str, Claim | None], running: Collection[str]) -> None:
-        """Doubt absences that a new list showed; `missing`: claims on VMs that run here without an entry."""
-        new = {uuid for uuid, claim in missing.items() if claim is None or claim.held is None}
+    def listed(self, entries: Mapping[str, int], claims: Mapping[str, Claim], running: Collection[str]) -> None:
+        """Doubt absences that a new list showed; `entries`: the create_revisions of the entries of what runs here.
+
+        An entry that is not the one that was claimed counts as absent: somebody may have put all back.
+        """
+        missing = {uuid for uuid in running if uuid not in entries}
+        other = {uuid for uuid, created in entries.items() if uuid in claims and claims[uuid].entry not in (0, created)}
+        new = {uuid for uuid in missing | other if uuid not in claims or claims[uuid].held is None}
         self.doubts = holds.missing_at_once(new, running) | self.doubts
+        self._gone |= dict.fromkeys(missing, 0.0)
         self.must_list = False
+
+    def there(self, uuid: str) -> None:
+        """Hear that an entry is there."""
+        self._gone.pop(uuid, None)
+
+    def has_heard(self, uuid: str) -> bool:
+        """Tell whether the absence of an entry has been judged. What is read may be newer than what was told."""
+        return time.monotonic() - self._gone.setdefault(uuid, time.monotonic()) >= HEARSAY
 
     @property
     def wait(self) -> str:

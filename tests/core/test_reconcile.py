@@ -251,6 +251,10 @@ NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
         (vm("TO_STOP"), HELD, ["tell held"]),
         (vm("TO_RESTART"), HELD, ["tell held"]),
         (vm("TO_RESTART", revision=21), HELD, ["stop(stopped)"]),
+        # ... but not if somebody else's write only brings back what it said then
+        (vm("STOP", revision=21), dataclasses.replace(HELD, said="vmhost1 STOP"), ["tell held"]),
+        (vm("STOP", revision=21), HELD, ["stop(stopped)"]),
+        (vm("RUNNING", revision=21, host="vmhost2"), dataclasses.replace(HELD, said="vmhost2 RUNNING"), ["tell held"]),
         (vm("TO_STOP", revision=21), HELD, ["stop(stopped)"]),
         (vm("STOP"), CONFIRMED, ["stop(stopped)"]),
     ],
@@ -306,6 +310,7 @@ def test_a_claim_is_written_only_over_what_was_read() -> None:
         (vm("RUNNING"), "failed", HELD, ["tell held"]),
         (vm("RUNNING"), "absent", CONFIRMED, ["STOP(stopped by hand: why)"]),
         (vm("RUNNING"), "failed", CONFIRMED, ["reset"]),
+        (vm("RUNNING", revision=21), "absent", HELD, ["tell held"]),  # somebody wrote something else
         (vm("TO_START", revision=21), "absent", HELD, ["start"]),  # somebody wants it to run
         (vm("TO_STOP", revision=21), "absent", HELD, ["release", "STOP"]),
         (vm("RUNNING"), "absent", dataclasses.replace(HELD, boot_id="b0"), ["start"]),  # the host was rebooted
@@ -319,14 +324,14 @@ def test_a_vm_that_was_stopped_with_all_others(entry: VM, state: str, claim: Cla
 def test_while_the_host_must_wait_nothing_starts_and_everything_else_goes_on() -> None:
     assert short(plan(vm("TO_START"), ABSENT, None, ME, now=0, wait="why")) == ["wait"]
     for status, state, claim, actions in TABLE:
-        waiting = ["wait" if action == "start" else action for action in actions]
+        # A restart that could not start again is no restart.
+        stops = status == "TO_RESTART" and state in ("running", "restarting")
+        waiting = ["wait" if action == "start" or stops else action for action in actions]
         assert short(plan(vm(status), unit(state), claim, ME, now=50, wait="why")) == waiting
 
 
 def test_a_claim_of_a_namesake_is_somebody_elses() -> None:
-    first, second = short(plan(vm("RUNNING"), ABSENT, NAMESAKE, ME, now=0))
-    assert first == "tell duplicate-host"
-    assert second.startswith("None(its claim is that of another machine which is also called vmhost1")
+    assert short(plan(vm("RUNNING"), ABSENT, NAMESAKE, ME, now=0)) == ["tell duplicate-host"]  # and no fight in etcd
 
 
 def test_a_failed_vm_that_runs_is_well_when_it_has_run_for_a_while() -> None:
@@ -336,3 +341,9 @@ def test_a_failed_vm_that_runs_is_well_when_it_has_run_for_a_while() -> None:
 
 def test_a_release_is_of_the_claim_that_was_read() -> None:
     assert plan(Gone(UUID), ABSENT, MINE, ME, now=0) == [Release(MINE, "its entry was deleted")]
+
+
+def test_a_claim_that_was_elsewhere_is_read_again_before_anybody_waits_for_it() -> None:
+    assert reconcile.must_read(vm("RUNNING"), ABSENT, OTHERS, ME)
+    assert not reconcile.must_read(vm("RUNNING"), ABSENT, MINE, ME)
+    assert not reconcile.must_read(vm("TO_START"), ABSENT, None, ME)

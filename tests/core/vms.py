@@ -12,7 +12,7 @@ UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
 ME = Me("vmhost1", "m1", "b1")
 MINE = Claim(UUID, "vmhost1", "m1", "b1", "c1", 3, "", mod_revision=4)
 OTHERS = Claim(UUID, "vmhost2", "m2", "b2", "c2", 3, "", mod_revision=4)
-HELD = dataclasses.replace(MINE, held=True, why="why", since="then", mod_revision=20)
+HELD = dataclasses.replace(MINE, held=True, why="why", said="vmhost1 RUNNING", since="then", mod_revision=20)
 CONFIRMED = dataclasses.replace(HELD, held=False, mod_revision=30)
 ABSENT = Observed(State.ABSENT)
 

@@ -71,6 +71,10 @@ def lose(world: World, uuid: str) -> None:
     world.etcd.run("etcdctl", "txn", input=f"\ndel /v1/vm/{uuid}\ndel /v1/claim/{uuid}\n\n\n")
 
 
+def rob(world: World, uuid: str) -> None:
+    world.etcd.run("etcdctl", "del", f"/v1/claim/{uuid}")
+
+
 def asking(**fields: str) -> Callable[[World, str], None]:
     return lambda world, uuid: world.ask(uuid, **fields)
 
@@ -81,7 +85,7 @@ SCENARIOS = {
     "stop": Scenario(World.vm, asking(status="TO_STOP"), "STOP", OFF, 1, "started stopped"),
     "slow stop": Scenario(deaf, asking(status="TO_STOP"), "STOP", OFF, 1, "started stopped"),
     "delete": Scenario(World.vm, World.delete, None, OFF, 1, "started stopped"),
-    "move": Scenario(World.vm, asking(host="vmhost9"), "RUNNING", OFF, 1, "started stopped"),
+    "move": Scenario(World.vm, asking(host="vmhost9"), "RUNNING", OFF, 1, "started moved"),
     "restart": Scenario(World.vm, asking(status="TO_RESTART"), "RUNNING", ON, 2, "started stopped started"),
     "slow restart": Scenario(deaf, asking(status="TO_RESTART"), "RUNNING", ON, 2, "started stopped started"),
     "crash": Scenario(World.vm, kill, "RUNNING", ON, 2, "started killed restarted"),
@@ -104,10 +108,13 @@ SCENARIOS = {
     "invalid": Scenario(
         new, lambda world, uuid: world.put(uuid, memory="1G"), None, OFF, 0, "invalid", "invalid entry",
     ),
-    "held": Scenario(World.vm, lose, None, ON, 1, "started held", is_claimed=False),
+    "held": Scenario(World.vm, lose, None, ON, 1, "started held"),
+    "robbed": Scenario(World.vm, rob, "RUNNING", ON, 1, "started"),
 }  # fmt: skip
 
-CLAIM, RELEASE, STATUS, LOG = (f"uncloud_host.store:Store.{name}" for name in ("claim", "release", "set_status", "log"))
+CLAIM, SECURE, RELEASE, STATUS, LOG = (
+    f"uncloud_host.store:Store.{name}" for name in ("claim", "secure", "release", "set_status", "log")
+)
 START, STOP, RESET = (f"uncloud_host.systemd:Systemd.{name}" for name in ("start", "stop", "reset_failed"))
 ADD, TOLD = (f"uncloud_host.spool:Spool.{name}" for name in ("add", "told"))
 INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "remove"))
@@ -154,7 +161,7 @@ BOUNDARIES = {
     "move": {
         "intent -> stop": ("after", INTENT, ""),
         "stop -> record": ("after", STOP, ""),
-        "event -> record removed": ("after", ADD, "stopped"),
+        "event -> record removed": ("after", ADD, "moved"),
         "intent removed -> release": ("before", RELEASE, ""),
         "release -> nothing": ("after", RELEASE, ""),
     },
@@ -210,7 +217,15 @@ BOUNDARIES = {
         "event -> reason": ("after", ADD, "invalid"),
         "reason -> nothing": ("after", STATUS, ""),
     },
-    "held": {"event -> nothing": ("after", ADD, "held")},
+    "held": {
+        "nothing -> claim, held": ("before", SECURE, ""),
+        "claim, held -> event": ("after", SECURE, ""),
+        "event -> nothing": ("after", ADD, "held"),
+    },
+    "robbed": {
+        "nothing -> claim": ("before", SECURE, ""),
+        "claim -> nothing": ("after", SECURE, ""),
+    },
 }  # fmt: skip
 CASES = [(scenario, boundary) for scenario, boundaries in BOUNDARIES.items() for boundary in boundaries]
 CALLS = sorted({call for boundaries in BOUNDARIES.values() for _, call, _ in boundaries.values()})

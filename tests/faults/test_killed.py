@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from faults import dies
 from faults.boundaries import BOUNDARIES, CALLS, CASES, OFF, ON, SCENARIOS, Scenario
 from faults.writes import ELSEWHERE, writers
-
 from lab import Lab
 from system.cluster import COUNTER
 from system.witness import Witness

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from faults.workload import Wish, Workload, invocations
 
+from faults.workload import Wish, Workload, invocations
 from system.cluster import Cluster
 from system.world import World
 from waiting import eventually

@@ -7,7 +7,12 @@ from pathlib import Path
 MODULES = Path(__file__).parents[2] / "uncloud_host"
 # Calls that change something outside of the agent: in etcd, in files, in systemd, in a mailbox.
 WRITES = {"txn", "rename", "unlink", "touch", "link", "mkdir", "write", "write_text", "send_message"}
-READS = {b"ListUnitsByPatterns", b"AddMatch", b"Subscribe"}  # of systemd's methods; all others write
+READS = {
+    b"ListUnitsByPatterns",
+    b"GetUnitProcesses",
+    b"AddMatch",
+    b"Subscribe",
+}  # of systemd's methods; all others write
 # What etcd's connection offers is told by who calls it.
 ADAPTER = ("etcd", "mirror", "drift")
 # Functions that write, and where their death is tried, or why it is not.
@@ -18,6 +23,11 @@ ELSEWHERE = {
     "mail:_sendmail": "uncloud_host.mail:send",
     "spool:Spool.__init__": "directories, which are there already",
     "spool:Spool.forget": "what it removes has been told a week ago; each file counts for itself",
+    "spool:Spool.remember": "read at the next start only: see test_evidence, a backup restored while it was away",
+    "presence:Presence.show": "written anew with each full pass",
+    "store:Store.confirm": "a person's command",
+    "spool:write_run": "read at the next start only: an end without a record while nobody looked",
+    "spool:remove_run": "the same",
     "systemd:last_words": "journalctl only reads",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }

@@ -48,7 +48,7 @@ def test_an_edit_of_host_moves_a_vm(cluster: Cluster) -> None:
     assert "powerbutton" in here.journal(uuid)
     eventually(lambda: cluster.boots(uuid) == [1, 1], what="it has booted on the new host's disk")
     assert there.claim(uuid)["id"] != claim["id"]
-    assert "status_reason" not in there.entry(uuid)
+    eventually(lambda: "status_reason" not in there.entry(uuid), what="it waits no more")
     began, ended = eventually(lambda: here.records(uuid)[1:] and here.records(uuid))
     assert (began["event"], there.name in ended["reason"]) == ("started", True)
     there.wait_events(uuid, "started")
@@ -101,7 +101,7 @@ def test_a_vm_whose_host_is_dead_waits_for_it(cluster: Cluster) -> None:
     cluster.boot(here)
     cluster.wait_runs(uuid, there)
     assert cluster.witness.hosts(uuid) == [here.name, there.name]
-    assert "status_reason" not in there.entry(uuid)
+    eventually(lambda: "status_reason" not in there.entry(uuid), what="it waits no more")
 
 
 def test_a_vm_whose_host_died_is_not_started_there_again_but_goes_on_to_a_third_wish(cluster: Cluster) -> None:

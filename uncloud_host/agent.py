@@ -122,6 +122,9 @@ class Agent:
         changed = self._units.look(names)
         self._hands.screens.clear()  # what was started before is in the list now
         self._standing.check_name(self._units.observed)
+        for uuid, (old, new) in changed.items():
+            if old.state == State.RESTARTING and new.state == State.ABSENT and not self._systemd.is_stopping():
+                self._teller.stopped_between(uuid, old)
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell() | changed.keys()
         for uuid in self._teller.recalled() - changed.keys():

@@ -149,6 +149,7 @@ class End:
     ended: float = 0.0
     restarts: int = 0  # by systemd before this run
     said: str = ""  # QEMU's last line
+    is_after: bool = False  # the run was over already: somebody stopped the unit while it waited to be restarted
 
     @classmethod
     def read(cls, text: str | bytes) -> "End":
@@ -159,7 +160,8 @@ class End:
         known = {name: found[name] for name in cls.__slots__ if name in found}
         end = cls(**known)
         numbers = {"started": float(end.started), "ended": float(end.ended), "restarts": int(end.restarts)}
-        if not all(isinstance(getattr(end, name), str) for name in cls.__slots__ if name not in numbers):
+        texts = set(cls.__slots__) - numbers.keys() - {"is_after"}
+        if not all(isinstance(getattr(end, name), str) for name in texts) or not isinstance(end.is_after, bool):
             raise ValueError("not texts")
         datetime.fromtimestamp(max(numbers["started"], numbers["ended"]), UTC)  # ValueError or OverflowError
         return cls(**known | numbers)

@@ -166,6 +166,13 @@ def remove_intent(uuid: str, invocation: str) -> None:
         (INTENTS / uuid).unlink(missing_ok=True)
 
 
+def write_end(end: End) -> None:
+    """Record an end as a VM's recorder does; none runs when a unit is stopped that waits to be restarted."""
+    new = ENDS_IN_MEMORY / f"{end.vm}.{end.invocation}.after.new"
+    _write(new, json.dumps(asdict(end)), sync=False)
+    new.rename(new.with_suffix(""))
+
+
 def write_run(uuid: str, invocation: str) -> None:
     """Remember which run of a VM was last told as begun: an end that leaves no record is found out by it."""
     RUNS.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ class _Story:
     asked: str = ""  # why a start was asked for
     said: str = ""
     begun: str = ""  # the invocation whose beginning has been told
-    ended: dict[str, End] = field(default_factory=dict)  # by invocation
+    ended: dict[tuple[str, bool], End] = field(default_factory=dict)  # by invocation and `is_after`
 
 
 class Teller:
@@ -112,15 +112,16 @@ class Teller:
     def over(self, end: End) -> End:
         """Tell how a run ended, once; return the end with what QEMU said about it."""
         story = self._story(end.vm)
-        if end.invocation in story.ended:
-            return story.ended[end.invocation]
+        key = (end.invocation, end.is_after)
+        if key in story.ended:
+            return story.ended[key]
         event = ended(end, self._host, story.name)
         if event.event in (Name.COULD_NOT_START, Name.CRASHED):
             end = replace(end, said=systemd.last_words(end.vm, end.started, end.ended))
             event = ended(end, self._host, story.name)
         if event.event != Name.COULD_NOT_START:
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
-        story.ended = dict([*story.ended.items(), (end.invocation, end)][-RUNS:])
+        story.ended = dict([*story.ended.items(), (key, end)][-RUNS:])
         self.tell(event)
         with suppress(OSError):
             spool.remove_run(end.vm, end.invocation)
@@ -130,13 +131,20 @@ class Teller:
         """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
         before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
         over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
-        if not before or not over or before in self._story(uuid).ended:
+        if not before or not over or (before, False) in self._story(uuid).ended:
             return
         now = time.time()
         if intent := spool.read_intent(uuid, before):
             self.over(End(uuid, before, "agent", event=intent[0], why=intent[1], ended=now))
         else:
             self.over(End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=now))
+
+    def stopped_between(self, uuid: str, old: Observed) -> None:
+        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""
+        if old.evidence and not spool.read_intent(uuid, old.invocation):
+            end = End(uuid, old.invocation, "operator", result="success", ended=time.time(), is_after=True)
+            with suppress(OSError):
+                spool.write_end(end)
 
     def recalled(self) -> set[str]:
         """List VMs which an earlier agent saw begin a run and not end it, and which nobody has looked at since."""

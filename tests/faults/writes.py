@@ -17,17 +17,17 @@ READS = {
 ADAPTER = ("etcd", "mirror", "drift")
 # Functions that write, and where their death is tried, or why it is not.
 ELSEWHERE = {
-    "ends:Ends.tell": "pathlib:Path.unlink",
-    "ends:Ends.write": "pathlib:Path.unlink",
-    "agent:Agent._finish": "ends:Ends.write",
+    "ends:_remove": "pathlib:Path.unlink",
+    "agent:Agent._finish": "ends:_remove",
     "mail:_sendmail": "uncloud_host.mail:send",
     "spool:Spool.__init__": "directories, which are there already",
     "spool:Spool.forget": "what it removes has been told a week ago; each file counts for itself",
-    "spool:Spool.remember": "read at the next start only: see test_evidence, a backup restored while it was away",
+    "spool:Spool.remember": "read at the next start only, see test_evidence",
     "presence:Presence.show": "written anew with each full pass",
     "store:Store.confirm": "a person's command",
-    "spool:write_run": "read at the next start only: an end without a record while nobody looked",
+    "spool:write_run": "read at the next start only, see the end without a record",
     "spool:remove_run": "the same",
+    "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
     "systemd:last_words": "journalctl only reads",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }

@@ -200,8 +200,8 @@ def test_a_foreign_unit_and_a_vm_without_entry_are_shown(world: World) -> None:
     assert good(world, "plan", STRANGER) == "nothing to do\n"
     world.host.run("systemctl", "stop", f"vm-{STRANGER}")
     uuid = world.vm(name="orphan")
-    world.host.run("etcdctl", "del", f"/v1/claim/{uuid}")
-    world.delete(uuid)
+    world.host.run("etcdctl", "txn", input=f"\ndel /v1/claim/{uuid}\ndel /v1/vm/{uuid}\n\n\n")
+    eventually(lambda: world.claim(uuid), what="it is held")
     found = row(world, uuid)
     assert (found["name"], found["asked"], found["unit"]) == ("orphan", None, "running")
     assert "no entry" in found["note"]

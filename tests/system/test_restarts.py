@@ -138,6 +138,19 @@ def test_to_stop_while_systemd_waits_to_restart(world: World) -> None:
     assert world.events(uuid)[-2:] == ["killed", "stopped"]
 
 
+def test_a_stop_by_hand_while_systemd_waits_to_restart_is_honoured(world: World) -> None:
+    uuid = world.vm()
+    for boots in (2, 3, 4):  # the fourth restart waits 8 s
+        world.host.run("kill", "-SEGV", str(world.pid(uuid)))
+        world.wait_boots(uuid, boots)
+    world.host.run("kill", "-SEGV", str(world.pid(uuid)))
+    eventually(lambda: world.state(uuid) == "activating/auto-restart", what="systemd waits")
+    world.host.run("systemctl", "stop", f"vm-{uuid}")
+    assert world.wait_status(uuid, "STOP")["status_reason"].startswith("stopped by hand")
+    assert world.events(uuid)[-2:] == ["crashed", "stopped-by-hand"]
+    assert world.qemus(uuid) == []
+
+
 def test_mail_waits_for_the_smtp_server(new_world) -> None:
     world = new_world()
     world.host.run("systemctl", "stop", "lab-smtp")

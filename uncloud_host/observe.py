@@ -33,7 +33,7 @@ class Units:
         self._doubted |= {name for name in changed if name is not None}
         if None in changed:
             self._doubted |= self._listed.keys()
-        listed = {one.name: one for one in self._systemd.units() if one.state != State.ABSENT or one.job}
+        listed = {one.name: one for one in self._systemd.units() if self._is_there(one)}
         now = {uuid: self._read(uuid, one) for name, one in listed.items() if (uuid := unit.uuid_of(name))}
         before, self.observed = self.observed, {uuid: observed for uuid, observed in now.items() if observed}
         self._listed = listed
@@ -48,16 +48,20 @@ class Units:
             return known
         details = self._systemd.details(listed.name)
         evidence = unit.evidence(details.environment)
-        if listed.state == State.ABSENT:  # with a job: its start waits in the queue
+        if listed.state == State.ABSENT and listed.job:  # its start waits in the queue
             return Observed(State.STARTING, evidence) if evidence else None
-        if not details.invocation:
-            return None
         state = listed.state
-        if state == State.FAILED and self._systemd.has_processes(listed.name):
+        if state == State.ABSENT or (state == State.FAILED and self._systemd.has_processes(listed.name)):
             # PID 1 gave up waiting for a process that not even SIGKILL ends (it hangs in the kernel): it still runs.
             state = State.STOPPING
             self._again.add(listed.name)
+        elif not details.invocation:
+            return None
         return Observed(state, evidence, details.invocation, details.restarts, details.since)
+
+    def _is_there(self, listed: Listed) -> bool:
+        """Tell whether anything is left of a unit. `systemctl reset-failed` makes one inactive that has processes."""
+        return listed.state != State.ABSENT or listed.job or self._systemd.has_processes(listed.name)
 
     def ours(self) -> set[str]:
         """List the VMs whose unit is here and was started by us."""

@@ -75,6 +75,7 @@ def plan(
             return list(_foreign(desired, me))
         if claim and not mine and claim.replaces == observed.evidence.claim:
             return list(_stopped(desired.uuid, observed, None, f"it was taken over by {claim.host}"))
+        doubt = doubt or _second_witness(desired, observed, claim)
         actions = claiming.secured(desired, observed, claim, me, doubt, now=now)
         if actions is not None:
             return actions
@@ -86,6 +87,14 @@ def plan(
     if asks_to_run(desired, me):
         return list(_should_run(desired, observed, claim, me, now=now, retry=retry, wait=wait))
     return list(_should_not_run(desired, observed, claim, me))
+
+
+def _second_witness(desired: Desired, observed: Observed, claim: Claim | None) -> Doubt | None:
+    """Doubt an entry that is older than the run and a claim that is not the run's: etcd was restored, unseen."""
+    if isinstance(desired, Gone) or observed.evidence is None or (claim and claim.id == observed.evidence.claim):
+        return None
+    is_older = desired.mod_revision < observed.evidence.mod_revision
+    return Doubt("its entry is older than its run, as if restored from a backup", everything=True) if is_older else None
 
 
 def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, me: Me) -> Iterator[Action]:
@@ -126,7 +135,7 @@ def after(end: End, desired: Desired, claim: Claim | None, me: Me, *, now: float
         return []
     event, reason = conclude(end)
     if event == Name.STOPPED_BY_HAND and end.by == "slice":
-        mine = claim is not None and claim.machine_id == me.machine_id
+        mine = claim is not None and (claim.machine_id, claim.boot_id) == (me.machine_id, me.boot_id)  # else it is over
         return claiming.held_by_hand(desired, claim, reason, now=now) if claim and mine else []
     if event == Name.STOPPED_BY_HAND:
         return [SetStatus(desired.mod_revision, Status.STOP, f"stopped by hand: {reason}", reason)]

@@ -150,7 +150,10 @@ class Systemd:
 
     def has_processes(self, name: str) -> bool:
         """Tell whether there are processes in a unit's cgroup, whatever its state says."""
-        return bool(self._manager(b"GetUnitProcesses", b"s", name.encode()))
+        try:
+            return bool(self._manager(b"GetUnitProcesses", b"s", name.encode()))
+        except Refusal:  # there is no such unit any more
+            return False
 
     def is_stopping(self) -> bool:
         """Tell whether the host is going down: then nothing may be started."""

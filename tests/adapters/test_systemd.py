@@ -137,3 +137,22 @@ def _taken(hints: "queue.SimpleQueue[str | None]") -> list[str | None]:
 def test_a_line_in_the_journal_belongs_to_the_vm(uuid: str) -> None:
     systemd.journal("what is done to it", 6, OBJECT_SYSTEMD_UNIT=unit.name(uuid), UNCLOUD_VM=uuid)
     eventually(lambda: "what is done to it" in run("journalctl", "--no-pager", "-u", f"vm-{uuid}"))
+
+
+def test_a_unit_with_a_process_left_is_not_over(uuid: str) -> None:
+    """As when not even SIGKILL ends QEMU: PID 1 says failed, and after a reset-failed that there is nothing."""
+    bus = Systemd()
+    units = Units(bus)
+    leave = properties(uuid, "/bin/sh", "-c", "sleep infinity & exit 1", Restart="no", KillMode="process")
+    bus.start(unit.name(uuid), leave)
+    eventually(lambda: state(bus, uuid) == State.FAILED)
+    units.look([None])
+    assert units.get(uuid).state == State.STOPPING
+    run("systemctl", "reset-failed", f"vm-{uuid}")
+    units.look([])
+    assert units.get(uuid).state in (State.STOPPING, State.ABSENT)
+    if bus.has_processes(unit.name(uuid)):  # systemd keeps a unit as long as it knows of a process in it
+        assert units.get(uuid).state == State.STOPPING
+    run("systemctl", "kill", "--signal=KILL", f"vm-{uuid}", check=False)
+    eventually(lambda: not bus.has_processes(unit.name(uuid)))
+    eventually(lambda: units.look([]) is not None and units.get(uuid).state == State.ABSENT)

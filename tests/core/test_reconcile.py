@@ -347,3 +347,17 @@ def test_a_claim_that_was_elsewhere_is_read_again_before_anybody_waits_for_it() 
     assert reconcile.must_read(vm("RUNNING"), ABSENT, OTHERS, ME)
     assert not reconcile.must_read(vm("RUNNING"), ABSENT, MINE, ME)
     assert not reconcile.must_read(vm("TO_START"), ABSENT, None, ME)
+
+
+@pytest.mark.parametrize("claim", [None, OTHERS, OLD_ID])
+def test_an_entry_older_than_the_run_without_the_claim_of_the_run_is_a_backups(claim: Claim | None) -> None:
+    later = unit("running", revision=50)
+    for entry in (vm("STOP"), vm("TO_STOP"), vm("RUNNING", host="vmhost2")):
+        assert short(plan(entry, later, claim, ME, now=50)) == ["hold", "tell held"]
+    assert short(plan(vm("RUNNING"), later, claim, ME, now=50)) == ["claim"]
+    assert short(plan(vm("STOP"), later, MINE, ME, now=50)) == ["stop(stopped)"]
+
+
+def test_a_stop_of_all_vms_before_the_last_boot_is_over() -> None:
+    end = End(UUID, "i1", "slice")
+    assert reconcile.after(end, vm("RUNNING"), OLD_BOOT, ME, now=0) == []

@@ -7,6 +7,7 @@ before an agent died, still becomes STOP.
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from uncloud_host import reconcile, spool
@@ -19,6 +20,9 @@ from uncloud_host.telling import Teller
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE = 2.0  # seconds between the stops that one command asks for
+MANY = 16  # stops are remembered
+
 
 class Ends:
     """The recorded ends of runs on this host."""
@@ -26,6 +30,7 @@ class Ends:
     def __init__(self, kept: Spool, teller: Teller, claims: Claims, entries: Entries, hands: Hands) -> None:
         self._spool, self._teller, self._claims, self._entries, self._hands = kept, teller, claims, entries, hands
         self._waiting: dict[str, list[tuple[Path, End]]] = {}
+        self._many: list[End] = []  # lately
 
     def tell(self) -> set[str]:
         """Tell all that are there; return the VMs for which one may have to be written into the entry."""
@@ -35,13 +40,22 @@ class Ends:
                 logger.warning("%s cannot be read and is removed", path)
                 _remove(path)
                 continue
-            end = self._teller.over(recorded)
+            end = self._teller.over(self._as_one_of_many(recorded))
             if reconcile.has_consequences(end):
                 self._waiting.setdefault(end.vm, []).append((path, end))
             else:
                 _remove(path)
                 spool.remove_intent(end.vm, end.invocation)
         return set(self._waiting)
+
+    def _as_one_of_many(self, end: End) -> End:
+        """Tell the last of many VMs that were stopped at once from one that was stopped alone: the others are over."""
+        if end.by == "many":
+            self._many.append(end)
+            del self._many[:-MANY]
+        elif end.by == "operator" and (found := [one for one in self._many if abs(one.asked - end.asked) < AT_ONCE]):
+            return replace(end, by="many", why=found[0].why)
+        return end
 
     def write(self, uuid: str) -> bool:
         """Write what follows for the entry as it is now; False if its newest value must be waited for."""

@@ -138,8 +138,8 @@ class End:
 
     vm: str
     invocation: str
-    by: str  # agent, operator, slice (an operator stopped all VMs at once), restart, shutdown or itself
-    why: str = ""  # the agent's words, if it was the agent
+    by: str  # agent, operator, many (an operator stopped many VMs at once), restart, shutdown or itself
+    why: str = ""  # the agent's words, if it was the agent; which ones, if there were many
     event: str = ""
     result: str = ""  # systemd's $SERVICE_RESULT
     exit_code: str = ""  # exited, killed, dumped; nothing if no process ever ran
@@ -147,6 +147,7 @@ class End:
     shutdown: str = ""  # the reason in QEMU's own SHUTDOWN event
     started: float = 0.0  # seconds since 1970
     ended: float = 0.0
+    asked: float = 0.0  # when the unit left its active state, if its stop was asked for
     restarts: int = 0  # by systemd before this run
     said: str = ""  # QEMU's last line
     is_after: bool = False  # the run was over already: somebody stopped the unit while it waited to be restarted
@@ -159,7 +160,8 @@ class End:
             raise ValueError("no object")
         known = {name: found[name] for name in cls.__slots__ if name in found}
         end = cls(**known)
-        numbers = {"started": float(end.started), "ended": float(end.ended), "restarts": int(end.restarts)}
+        numbers = {name: float(getattr(end, name)) for name in ("started", "ended", "asked")}
+        numbers["restarts"] = int(end.restarts)
         texts = set(cls.__slots__) - numbers.keys() - {"is_after"}
         if not all(isinstance(getattr(end, name), str) for name in texts) or not isinstance(end.is_after, bool):
             raise ValueError("not texts")
@@ -195,8 +197,8 @@ def conclude(end: End) -> tuple[Name, str]:
             return Name.STOPPED, "this host is shutting down" + forced
         case "operator":
             return Name.STOPPED_BY_HAND, "systemctl stop on this host" + forced
-        case "slice":
-            return Name.STOPPED_BY_HAND, "systemctl stop of uncloud-vm.slice, all VMs of this host" + forced
+        case "many":
+            return Name.STOPPED_BY_HAND, f"systemctl stop of {end.why or 'many VMs'}" + forced
         case "restart":
             return Name.STOPPED, "systemctl restart on this host" + forced
     match end.shutdown:

@@ -134,7 +134,7 @@ def after(end: End, desired: Desired, claim: Claim | None, me: Me, *, now: float
     if not isinstance(desired, VM) or (desired.entry.host, desired.entry.status) != (me.host, Status.RUNNING):
         return []
     event, reason = conclude(end)
-    if event == Name.STOPPED_BY_HAND and end.by == "slice":
+    if event == Name.STOPPED_BY_HAND and end.by == "many":
         mine = claim is not None and (claim.machine_id, claim.boot_id) == (me.machine_id, me.boot_id)  # else it is over
         return claiming.held_by_hand(desired, claim, reason, now=now) if claim and mine else []
     if event == Name.STOPPED_BY_HAND:

@@ -186,8 +186,8 @@ def test_restarts_are_forgotten_after_ten_minutes() -> None:
     ("end", "status", "actions"),
     [
         (End(UUID, "i1", "operator"), "RUNNING", ["STOP(stopped by hand: systemctl stop on this host)"]),
-        (End(UUID, "i1", "slice"), "RUNNING", ["hold", "tell held"]),
-        (End(UUID, "i1", "slice"), "TO_STOP", []),
+        (End(UUID, "i1", "many"), "RUNNING", ["hold", "tell held"]),
+        (End(UUID, "i1", "many"), "TO_STOP", []),
         (End(UUID, "i1", "operator"), "TO_STOP", []),
         (End(UUID, "i1", "operator"), "TO_START", []),
         (End(UUID, "i1", "shutdown"), "RUNNING", []),
@@ -359,5 +359,5 @@ def test_an_entry_older_than_the_run_without_the_claim_of_the_run_is_a_backups(c
 
 
 def test_a_stop_of_all_vms_before_the_last_boot_is_over() -> None:
-    end = End(UUID, "i1", "slice")
+    end = End(UUID, "i1", "many")
     assert reconcile.after(end, vm("RUNNING"), OLD_BOOT, ME, now=0) == []

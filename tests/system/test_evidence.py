@@ -218,6 +218,17 @@ def test_what_a_restored_backup_says_is_not_believed(new_world: Callable[..., Wo
     assert run_on(world, {runs: pids[runs]})
 
 
+def test_a_stop_of_many_vms_at_once_is_held_to_the_last(new_world: Callable[..., World]) -> None:
+    world = new_world()
+    vms = [world.vm(stop_timeout=1 + number) for number in range(5)]
+    for uuid in vms:
+        world.type(uuid, "h")  # they do not hear the power button, and end one after the other
+    world.host.run("systemctl", "stop", "vm-*")
+    wait_held(world, *vms)
+    assert {world.entry(uuid)["status"] for uuid in vms} == {"RUNNING"}
+    assert [world.qemus(uuid) for uuid in vms] == [[]] * 5
+
+
 @pytest.mark.parametrize("then", ["reboot", "confirm", "start"])
 def test_a_stop_of_all_vms_at_once_is_held(new_world: Callable[..., World], then: str) -> None:
     world = new_world()

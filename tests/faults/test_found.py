@@ -111,8 +111,7 @@ def test_several_ends_between_two_passes_are_told_once_each(world: World) -> Non
 
 def test_the_reason_is_found_also_at_the_second_failure(world: World) -> None:
     """journald knows the first run's invocation only, as long as systemd restarts a unit with RestartMode=direct."""
-    first = world.vm()
-    second = world.put("00000000-0000-4000-8000-0000000000aa", disks=world.entry(first)["disks"])
+    second = world.put("00000000-0000-4000-8000-0000000000aa", disks=[world.occupied("found")])
     eventually(lambda: len(world.records(second, "could-not-start")) >= 3, what=lambda: str(world.records(second)))
     for record in world.records(second, "could-not-start"):
         assert 'Failed to get "write" lock' in record["reason"]

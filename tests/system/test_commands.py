@@ -206,6 +206,9 @@ def test_a_foreign_unit_and_a_vm_without_entry_are_shown(world: World) -> None:
     assert (found["name"], found["asked"], found["unit"]) == ("orphan", None, "running")
     assert "no entry" in found["note"]
     assert program(world, "show", "orphan")["uuid"] == uuid
+    good(world, "confirm", uuid)
+    world.wait_gone(uuid)
+    eventually(lambda: not world.claim(uuid), what="its claim is released")
 
 
 def test_a_hold_is_ended_by_a_person(world: World) -> None:

@@ -141,6 +141,13 @@ class World:
         """A disk, as entries have it."""
         return {"file": f"{IMAGES}/{name}.img"}
 
+    def occupied(self, name: str) -> dict[str, str]:
+        """Make a disk that a QEMU writes to which somebody has started by hand."""
+        disk = self.disk(name)
+        words = ["-S", "-display", "none", "-m", "16", "-drive", f"file={disk['file']},format=raw,if=virtio"]
+        self.host.run("qemu-system-x86_64", "-daemonize", *words)  # returns when it has its disk
+        return disk
+
     def vm(self, **fields: Any) -> str:
         """Put a VM with the tiny guest and wait until the guest has said that it is up."""
         uuid = self.new(**fields)

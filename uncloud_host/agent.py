@@ -122,11 +122,12 @@ class Agent:
         changed = self._units.look(names)
         self._hands.screens.clear()  # what was started before is in the list now
         self._standing.check_name(self._units.observed)
+        self._unfinished |= changed.keys()
         for uuid, (old, new) in changed.items():
             if old.state == State.RESTARTING and new.state == State.ABSENT and not self._systemd.is_stopping():
                 self._teller.stopped_between(uuid, old)
         # A run's record is on disk before its unit changes its state: so the units are read first.
-        self._unfinished |= self._ends.tell() | changed.keys()
+        self._unfinished |= self._ends.tell()
         for uuid in self._teller.recalled() - changed.keys():
             self._teller.unrecorded(uuid, ABSENT, self._units.get(uuid))
         for uuid, (old, new) in changed.items():
@@ -226,6 +227,7 @@ class Agent:
             if observed.state == State.ABSENT and uuid not in self._claims.mine():
                 self._entries.leave(uuid)
         if isinstance(desired, Invalid) and not self._is_ours_to_report(uuid, entry, observed):
+            self._trust.doubts.pop(uuid, None)
             return
         if entry is None and observed.state != State.ABSENT and not self._trust.has_heard(uuid):
             return  # whether others were deleted with it is not known yet

@@ -1,5 +1,6 @@
 """How far etcd is to be believed just now: whether we are in step with it, and whose absence or change is in doubt."""
 
+import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from uncloud_host.facts import Claim, Doubt
 
 RESERVE = 60.0  # seconds after etcd went backwards: each host writes claims for what it runs before anybody starts more
 HEARSAY = 30.0  # seconds after which an absence is believed that nobody told of
+JUDGED = -math.inf  # an absence that was told is as old as need be
 LONG = 300.0  # seconds without etcd after which people are told
 
 
@@ -23,8 +25,8 @@ class Trust:
     _regressed: bool = False
     _reserve: float = 0.0  # until when nothing is started
     may_forget: bool = False  # the history known before is over
-    _gone: dict[str, float] = field(default_factory=dict)  # since when entries are known to be absent; 0: judged
-    _lost: float = field(default_factory=time.monotonic)
+    _gone: dict[str, float] = field(default_factory=dict)  # since when entries are known to be absent
+    _lost: float = field(default_factory=lambda: time.monotonic())  # noqa: PLW0108 - looked up late: tests have clocks
 
     def deleted(self, revisions: Mapping[str, int]) -> None:
         """Hear that entries were deleted."""
@@ -49,7 +51,7 @@ class Trust:
             self._regressed, self.may_forget = False, True
         self.doubts = holds.deleted_together(self._deleted, running) | self.doubts
         self._gone = {uuid: since for uuid, since in self._gone.items() if uuid in running}
-        self._gone |= dict.fromkeys(self._deleted, 0.0)
+        self._gone |= dict.fromkeys(self._deleted, JUDGED)
         self._deleted = {}
 
     def listed(self, entries: Mapping[str, int], claims: Mapping[str, Claim], running: Collection[str]) -> None:
@@ -61,7 +63,7 @@ class Trust:
         other = {uuid for uuid, created in entries.items() if uuid in claims and claims[uuid].entry not in (0, created)}
         new = {uuid for uuid in missing | other if uuid not in claims or claims[uuid].held is None}
         self.doubts = holds.missing_at_once(new, running) | self.doubts
-        self._gone |= dict.fromkeys(missing, 0.0)
+        self._gone |= dict.fromkeys(missing, JUDGED)
         self.must_list = False
 
     def there(self, uuid: str) -> None:

@@ -94,7 +94,7 @@ def test_a_killed_command_leaves_no_zombie(host: Host) -> None:
     with host.popen("sleep", "4242") as command:
         wait_until(lambda: host.run("pgrep", "-f", "sleep 424[2]", check=False).returncode == 0, 5, "it runs")
         command.kill()
-    wait_until(lambda: host.run("pgrep", "sleep", check=False).returncode == 1, 2, "no process, not even a zombie")
+    wait_until(lambda: host.run("pgrep", "sleep", check=False).returncode == 1, 20, "no process, not even a zombie")
 
 
 def test_runs_commands(host: Host) -> None:
@@ -104,7 +104,9 @@ def test_runs_commands(host: Host) -> None:
         host.run("sh", "-c", "echo out; echo err >&2; exit 3")
     with pytest.raises(subprocess.TimeoutExpired, match="sleep"):
         host.run("sleep", "4242", timeout=0.2)
-    wait_until(lambda: host.run("pgrep", "-f", "sleep 424[2]", check=False).returncode == 1, 2, "the command gone, too")
+    wait_until(
+        lambda: host.run("pgrep", "-f", "sleep 424[2]", check=False).returncode == 1, 20, "the command gone, too"
+    )
 
 
 def test_runs_transient_units_and_scopes(host: Host) -> None:

@@ -113,7 +113,7 @@ def test_wrong_use_is_one_line(world: World, words: list[str]) -> None:
 def test_stop_and_start_are_waited_for(world: World, vm: str) -> None:
     before = world.raw(f"/v1/vm/{vm}")
     said = good(world, "stop", "web-1", "--wait")
-    assert re.search(r"TO_STOP, stopping on this host\n(.*\n)*.*: is STOP\n$", said)
+    assert re.search(r": TO_STOP is written\n(.*\n)*.*: is STOP\n$", said)
     assert (world.entry(vm)["status"], world.qemus(vm)) == ("STOP", [])
     assert world.raw(f"/v1/vm/{vm}") == before.replace("RUNNING", "STOP")
     assert "is STOP already" in good(world, "stop", "web-1", "--wait")

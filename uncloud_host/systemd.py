@@ -59,7 +59,7 @@ _SIGNATURES = {
     "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE CPUWeight CPUQuotaPerSecUSec IOWeight "
     "MemoryMax",
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
-    "DevicePolicy OOMPolicy ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
+    "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
 }
 _QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
 JOURNAL = 2.0  # seconds for journalctl

@@ -172,6 +172,7 @@ def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[s
         *listed,
         ("ExecStopEx", [powerdown]),
         ("ExecStopPostEx", [record]),
+        ("WorkingDirectory", f"-{directory}"),  # "-": the recorder must work also if it could not be made
         ("KillMode", "mixed"),
         ("TimeoutStartUSec", 60 * SECOND),
         # Counts for powerdown and again from SIGTERM to SIGKILL; powerdown must end by itself before.

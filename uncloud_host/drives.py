@@ -5,6 +5,7 @@ rbd images are opened by QEMU itself, with a key that is a credential of its uni
 become an option.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -48,6 +49,12 @@ def files(vm: VM) -> list[File]:
     return [File(*found, number) for number, found in zip(count(FIRST_FD), there, strict=False)]
 
 
+def direct(vm: VM) -> list[int]:
+    """List the descriptors that must have O_DIRECT before QEMU takes them."""
+    uncached = {f"disk{n}" for n, disk in enumerate(vm.entry.disks) if disk.cache in {"none", "directsync"}}
+    return [file.number for file in files(vm) if file.use in uncached]
+
+
 def seed(uuid: str) -> str:
     """Name the disk image that carries cloud-init's seed; made anew at each start that the agent makes."""
     return f"{SEEDS}/{uuid}.iso"
@@ -70,7 +77,7 @@ def credentials(vm: VM) -> dict[str, str]:
     return found | ({"vnc": f"{SECRETS}/{password}"} if password else {})
 
 
-def words(vm: VM, ceph_user: str) -> list[str]:
+def words(vm: VM, ceph_user: str, machine: str) -> list[str]:
     """Build the options of all disks."""
     by_use = {file.use: file for file in files(vm)}
     said = []
@@ -79,13 +86,14 @@ def words(vm: VM, ceph_user: str) -> list[str]:
         said += ["-object", json_option(secret)]
     if any(disk.bus == "scsi" for disk in vm.entry.disks):
         said += ["-device", json_option({"driver": "virtio-scsi-pci", "id": "scsi", "addr": f"{SCSI_SLOT:x}"})]
-    order = boot_order(vm)
+    order, ide = boot_order(vm), _ide(machine)
     for index, disk in enumerate(vm.entry.disks):
         node = f"disk{index}"
         file = by_use.get(node)
         said += _fdset(file) if file else []
         said += ["-blockdev", json_option({"node-name": node, **_block(disk, file, ceph_user)})]
-        said += ["-device", json_option({**_device(disk, index), "drive": node, **order.get(node, {})})]
+        place = next(ide) if disk.bus in {"ide", "cdrom"} else {}
+        said += ["-device", json_option({**_device(disk, index), **place, "drive": node, **order.get(node, {})})]
     if uefi := by_use.get("uefi"):
         code = {"driver": "file", "filename": FIRMWARE, "read-only": True}
         said += ["-blockdev", json_option({"node-name": "firmware", **code})]
@@ -103,6 +111,13 @@ def boot_order(vm: VM) -> dict[str, dict[str, int]]:
     if order is None:
         order = tuple(f"disk{index}" for index in range(len(vm.entry.disks)))
     return {name: {"bootindex": number} for number, name in enumerate(order, start=1)}
+
+
+def _ide(machine: str) -> Iterator[dict[str, object]]:
+    """Count the places of IDE disks: QEMU finds no second one by itself on q35, where each bus has one place."""
+    if "q35" in machine:
+        return ({"bus": f"ide.{number}"} for number in count())
+    return ({"bus": f"ide.{number // 2}", "unit": number % 2} for number in count())
 
 
 def _fdset(file: File) -> list[str]:

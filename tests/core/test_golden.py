@@ -51,3 +51,10 @@ def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
         golden.write_text(made)
         pytest.fail(f"{golden.name} was missing and has been written: read it, then commit it")
     assert made == golden.read_text()
+
+
+def test_disks_without_page_cache_are_opened_so_before_qemu_runs() -> None:
+    disks = [{"file": f"/{cache}", "cache": cache} for cache in ("writeback", "none", "unsafe", "directsync")]
+    vm = VM(UUID, parse(json.dumps({"host": "a", "disks": disks}).encode()), create_revision=7, mod_revision=9)
+    direct, numbers, binary, *_ = unit.command(vm, qemu.Choices())
+    assert (direct, numbers, binary) == ("/usr/libexec/uncloud-host/direct", "4,6", qemu.BINARY)

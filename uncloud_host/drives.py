@@ -5,6 +5,7 @@ rbd images are opened by QEMU itself, with a key that is a credential of its uni
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -19,6 +20,7 @@ CEPH_KEY = "/run/uncloud-host/ceph.key"
 SEEDS = "/run/uncloud-host/seeds"
 VARIABLES = "/var/lib/uncloud-host/uefi"  # each VM's own store of UEFI variables
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+DIRECT = {"none", "directsync"}  # caches: not the host's
 KERNEL = ("kernel", "initrd")  # QEMU opens these by path: of the descriptor, so that directories may be root's alone
 # PCI slots that do not depend on what else a VM has: an added disk must not rename the guest's nics (enp0s8).
 SCSI_SLOT, SEED_SLOT, FIRST_DISK_SLOT = 0x07, 0x1E, 0x10
@@ -48,6 +50,12 @@ def files(vm: VM) -> list[File]:
     return [File(*found, number) for number, found in zip(count(FIRST_FD), there, strict=False)]
 
 
+def direct(vm: VM) -> list[int]:
+    """List the descriptors that must have O_DIRECT before QEMU takes them."""
+    uncached = {f"disk{n}" for n, disk in enumerate(vm.entry.disks) if disk.cache in DIRECT}
+    return [file.number for file in files(vm) if file.use in uncached]
+
+
 def seed(uuid: str) -> str:
     """Name the disk image that carries cloud-init's seed; made anew at each start that the agent makes."""
     return f"{SEEDS}/{uuid}.iso"
@@ -70,7 +78,7 @@ def credentials(vm: VM) -> dict[str, str]:
     return found | ({"vnc": f"{SECRETS}/{password}"} if password else {})
 
 
-def words(vm: VM, ceph_user: str) -> list[str]:
+def words(vm: VM, ceph_user: str, machine: str) -> list[str]:
     """Build the options of all disks."""
     by_use = {file.use: file for file in files(vm)}
     said = []
@@ -78,12 +86,13 @@ def words(vm: VM, ceph_user: str) -> list[str]:
         said += ["-object", option("secret", id="ceph", format="base64", file=credential(vm.uuid, "ceph"))]
     if any(disk.bus == "scsi" for disk in vm.entry.disks):
         said += ["-device", f"virtio-scsi-pci,id=scsi,addr={SCSI_SLOT:x}"]
-    order = boot_order(vm)
+    order, ide = boot_order(vm), _ide(machine)
     for index, disk in enumerate(vm.entry.disks):
         node = f"disk{index}"
         file = by_use.get(node)
         said += _file(file, node, disk) if file else ["-blockdev", _rbd(disk, node, ceph_user)]
         driver, properties = _device(disk, index)
+        properties |= next(ide) if disk.bus in {"ide", "cdrom"} else {}
         said += ["-device", options(driver, {**properties, "drive": node, **order.get(node, {})})]
     if uefi := by_use.get("uefi"):
         said += ["-blockdev", f"file,node-name=firmware,filename={FIRMWARE},read-only=on", *_file(uefi, "uefi")]
@@ -100,6 +109,13 @@ def boot_order(vm: VM) -> dict[str, dict[str, int]]:
     return {name: {"bootindex": number} for number, name in enumerate(order, start=1)}
 
 
+def _ide(machine: str) -> Iterator[dict[str, object]]:
+    """Count the places of IDE disks: QEMU finds no second one by itself on q35, where each bus has one place."""
+    if "q35" in machine:
+        return ({"bus": f"ide.{number}"} for number in count())
+    return ({"bus": f"ide.{number // 2}", "unit": number % 2} for number in count())
+
+
 def _file(file: File, node: str, disk: Disk | None = None) -> list[str]:
     """Open an image by its descriptor. A raw one needs no second block node for its format."""
     image = f"{node}-file" if disk and disk.format == "qcow2" else node
@@ -110,7 +126,9 @@ def _file(file: File, node: str, disk: Disk | None = None) -> list[str]:
     if disk and disk.format == "qcow2":
         # JSON alone can say null. Without it, QEMU would open whatever an image's header names as its backing file.
         top = {"driver": "qcow2", "node-name": node, "file": image, "backing": None, "read-only": file.readonly}
-        words += ["-blockdev", json.dumps(top | ({"discard": "unmap"} if disk.discard else {}), separators=(",", ":"))]
+        cache = {"direct": disk.cache in DIRECT, "no-flush": disk.cache == "unsafe"}
+        discard = "unmap" if disk.discard else "ignore"
+        words += ["-blockdev", json.dumps(top | {"cache": cache, "discard": discard}, separators=(",", ":"))]
     return words
 
 
@@ -124,12 +142,9 @@ def _rbd(disk: Disk, node: str, user: str) -> str:
 def _options(disk: Disk) -> dict[str, object]:
     """Say what is not QEMU's default."""
     discard: dict[str, object] = {"discard": "unmap"} if disk.discard else {}
-    match disk.cache:
-        case "none" | "directsync":
-            return discard | {"cache.direct": True}
-        case "unsafe":
-            return discard | {"cache.no-flush": True}
-    return discard
+    if disk.cache in DIRECT:
+        return discard | {"cache.direct": True}
+    return discard | ({"cache.no-flush": True} if disk.cache == "unsafe" else {})
 
 
 def _device(disk: Disk, index: int) -> tuple[str, dict[str, object]]:

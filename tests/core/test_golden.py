@@ -59,3 +59,10 @@ def test_the_readme_shows_what_an_entry_becomes() -> None:
     case = Path(__file__).parent / "cases" / "production"
     for kind in (".json", ".argv"):
         assert textwrap.indent(case.with_suffix(kind).read_text().strip(), "    ") in readme, kind
+
+
+def test_disks_without_page_cache_are_opened_so_before_qemu_runs() -> None:
+    disks = [{"file": f"/{cache}", "cache": cache} for cache in ("writeback", "none", "unsafe", "directsync")]
+    vm = VM(UUID, parse(json.dumps({"host": "a", "disks": disks}).encode()), create_revision=7, mod_revision=9)
+    direct, numbers, binary, *_ = unit.command(vm, qemu.Choices())
+    assert (direct, numbers, binary) == ("/usr/libexec/uncloud-host/direct", "4,6", qemu.BINARY)

@@ -255,6 +255,12 @@ NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
         (vm("STOP", revision=21), dataclasses.replace(HELD, said="vmhost1 STOP"), ["tell held"]),
         (vm("STOP", revision=21), HELD, ["stop(stopped)"]),
         (vm("RUNNING", revision=21, host="vmhost2"), dataclasses.replace(HELD, said="vmhost2 RUNNING"), ["tell held"]),
+        # ... nor if that host says why it waits
+        (
+            vm("TO_START", revision=21, host="vmhost2"),
+            dataclasses.replace(HELD, said="vmhost2 TO_START"),
+            ["tell held"],
+        ),
         (vm("TO_STOP", revision=21), HELD, ["stop(stopped)"]),
         (vm("STOP"), CONFIRMED, ["stop(stopped)"]),
     ],

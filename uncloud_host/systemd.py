@@ -45,19 +45,22 @@ _SIGNATURES = {
     "a(sasas)": "ExecStartPreEx ExecStopEx ExecStopPostEx",
     "a(sst)": "OpenFile",
     "a(ss)": "DeviceAllow",
+    "a(ssbt)": "BindPaths",
+    "a(iayu)": "IPAddressAllow IPAddressDeny",
+    "a(iiqq)": "SocketBindAllow SocketBindDeny",
     "aay": "LogExtraFields",
-    "as": "After Before Environment RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
+    "as": "After Before Environment InaccessiblePaths RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",
-    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateTmp PrivateMounts PrivateIPC "
-    "ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname "
-    "LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute CPUAccounting MemoryAccounting "
-    "IOAccounting",
+    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateUsers PrivateDevices PrivateNetwork "
+    "PrivateMounts PrivateIPC ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups "
+    "ProtectClock ProtectHostname LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute "
+    "CPUAccounting MemoryAccounting IOAccounting",
     "i": "SystemCallErrorNumber",
     "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
     "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
     "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE",
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
-    "DevicePolicy OOMPolicy ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
+    "DevicePolicy OOMPolicy ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
 _QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
 JOURNAL = 2.0  # seconds for journalctl

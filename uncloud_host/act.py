@@ -5,7 +5,7 @@ done, and the change itself brings the next pass.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from uncloud_host import machine, spool, unit
+from uncloud_host import limits, machine, needs, spool, unit
 from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
@@ -72,9 +72,9 @@ class Hands:
         if taken := conflict(vm, self._before(vm)):
             return self._fail(vm, entry, taken)
         try:
-            machine.check(vm, self.config)
+            needs.check(vm, self.config)
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
-        except machine.Missing as problem:
+        except needs.Missing as problem:
             return self._fail(vm, entry, str(problem))
         try:
             claim = self.claims.take(vm)
@@ -82,7 +82,13 @@ class Hands:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
             return False
         marker = Evidence(
-            self.config.host, claim.id, vm.mod_revision, vm.entry.fingerprint(), vm.name, vnc=address or ""
+            self.config.host,
+            claim.id,
+            vm.mod_revision,
+            vm.entry.fingerprint(),
+            vm.name,
+            vnc=address or "",
+            limits=limits.fingerprint(vm),
         )
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""

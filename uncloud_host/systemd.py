@@ -44,7 +44,8 @@ _SIGNATURES = {
     "a(sasb)": "ExecStart",
     "a(sasas)": "ExecStartPreEx ExecStopEx ExecStopPostEx",
     "a(sst)": "OpenFile",
-    "a(ss)": "DeviceAllow",
+    "a(ss)": "DeviceAllow LoadCredential",
+    "a(st)": "IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax",
     "aay": "LogExtraFields",
     "as": "After Before Environment RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",
@@ -55,7 +56,8 @@ _SIGNATURES = {
     "i": "SystemCallErrorNumber",
     "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
     "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
-    "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE",
+    "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE CPUWeight CPUQuotaPerSecUSec IOWeight "
+    "MemoryMax",
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
     "DevicePolicy OOMPolicy ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
 }

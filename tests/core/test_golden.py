@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uncloud_host import qemu, unit
+from uncloud_host import limits, qemu, unit
 from uncloud_host.models import VM, parse
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
@@ -35,11 +35,15 @@ def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
     host = json.loads(case.read_text()).get("metadata", {})  # how the host of this case is set up
     address = vm.entry.vnc.tcp if isinstance(vm.entry.vnc.tcp, str) else "127.0.0.1:5900" if vm.entry.vnc.tcp else None
     accel = host.get("accel", "kvm")
-    choices = qemu.Choices(accel, "host" if accel == "kvm" else "max").with_vnc(address)
+    vhost = host.get("vhost", False)
+    choices = qemu.Choices(accel, "host" if accel == "kvm" else "max", vhost=vhost).with_vnc(address)
     if kind == "argv":
         made = _shell(qemu.argv(vm, choices))
     else:
-        marker = unit.Evidence(vm.entry.host, "c1a1", vm.mod_revision, vm.entry.fingerprint(), vm.name, address or "")
+        entry = vm.entry
+        marker = unit.Evidence(
+            entry.host, "c1a1", 9, entry.fingerprint(), vm.name, address or "", limits.fingerprint(vm)
+        )
         listed = unit.properties(vm, choices, unit.Settings(), marker)
         made = unit.render([(key, value) for key, value in listed if key != "ExecStart"])
     golden = case.with_suffix(f".{kind}")

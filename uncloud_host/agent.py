@@ -296,6 +296,7 @@ class Agent:
         self._thread("bus", lambda: systemd.watch(lambda n: self._inbox.put(UnitChanged(n)), self._is_over.is_set))
         for channel in self._channels:
             self._thread(channel.name, channel.run)
+        self._witness.begin()
         for number in range(WORKERS):
             self._thread(f"rbd-{number}", self._witness.work)
 

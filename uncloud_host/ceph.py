@@ -14,8 +14,8 @@ from pathlib import Path
 
 from uncloud_host import cephfiles
 from uncloud_host.config import Ceph
+from uncloud_host.drives import CEPH_CONF, CEPH_KEY
 
-CONF, KEY = "/run/uncloud-vm/ceph.conf", "/run/uncloud-host/ceph.key"
 ANSWER = cephfiles.CONNECT + 5.0  # seconds; OSDs that are dead refuse nothing, they are silent
 _SILENT = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ENOTCONN)
 _DENIED = (errno.EPERM, errno.EACCES)
@@ -35,8 +35,8 @@ def prepare(access: Ceph) -> None:
     key = cephfiles.key(keyring, access.user)
     if key is None:
         raise Problem(f"UNCLOUD_CEPH_KEYRING: {access.keyring} has no key of client.{access.user}")
-    _keep(CONF, cephfiles.conf(text, access.user), 0o644)
-    _keep(KEY, key, 0o600)
+    _keep(CEPH_CONF, cephfiles.conf(text, access.user), 0o644)
+    _keep(CEPH_KEY, key, 0o600)
 
 
 def watchers(access: Ceph, pool: str, namespace: str, image: str) -> list[str]:
@@ -44,7 +44,14 @@ def watchers(access: Ceph, pool: str, namespace: str, image: str) -> list[str]:
 
     A client that died without a word is in the list for 30 s: Ceph's watch timeout.
     """
-    words = ["rbd", f"--conf={CONF}", f"--name=client.{access.user}", f"--keyfile={KEY}", "status", "--format=json"]
+    words = [
+        "rbd",
+        f"--conf={CEPH_CONF}",
+        f"--name=client.{access.user}",
+        f"--keyfile={CEPH_KEY}",
+        "status",
+        "--format=json",
+    ]
     words += [f"--pool={pool}", *([f"--namespace={namespace}"] if namespace else []), f"--image={image}"]
     try:
         done = subprocess.run(  # noqa: S603 - our words; the names are one word each

@@ -73,6 +73,7 @@ def read(environment: Mapping[str, str]) -> Config:
             accel=accel,
             cpu=known("CPU", "host" if accel == "kvm" else "max", "a CPU model of QEMU", _option),
             machine=known("MACHINE", "q35", "a machine type of QEMU", _option),
+            ceph_user=ceph.user,
             # Frames between tap and guest through the kernel, not QEMU: libvirt's and Proxmox's default, too.
             vhost=known("VHOST", "auto", "auto or no", _one_of("auto", "no")) == "auto" and Path(VHOST).exists(),
         ),

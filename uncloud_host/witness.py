@@ -7,16 +7,20 @@ answer comes as a hint to look at the VM again. An answer is for the claim under
 and not after a few seconds: the order is claim, look, start.
 """
 
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from uncloud_host import ceph
 from uncloud_host.config import Ceph
 from uncloud_host.models import VM
 from uncloud_host.needs import Missing
+
+logger = logging.getLogger(__name__)
 
 WORKERS = 4  # each has one rbd at a time, of 30 MiB
 FRESH = 10.0  # seconds that an answer is good for: a pass over hundreds of VMs may take some
@@ -98,6 +102,14 @@ class Witness:
         self._access, self._told = access, told
         self._looks: dict[str, _Look] = {}  # of the deciding thread alone
         self._queue: queue.SimpleQueue[_Look] = queue.SimpleQueue()
+
+    def begin(self) -> None:
+        """Renew what QEMU reads, on a host that uses Ceph: systemd restarts VMs without asking."""
+        if Path(self._access.keyring).exists():
+            try:
+                ceph.prepare(self._access)
+            except ceph.Problem as problem:
+                logger.warning("%s; VMs with rbd disks cannot be started", problem)
 
     def ask(self, vm: VM, claim: str) -> Answer:
         """Tell whether a VM may be started that has just been claimed; blocks never."""

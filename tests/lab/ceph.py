@@ -137,17 +137,16 @@ class Ceph:
         self.host.run("systemctl", "kill", "--signal=KILL", MONITOR)
         wait_until(lambda: self._state(MONITOR) == "failed", 30, "the monitor is dead")
 
-    def start_monitor(self) -> None:
-        """Start it again and wait until it answers."""
-        self.host.run("systemctl", "start", MONITOR)
-        self._answers("mon", "stat")
-
     def stop_osd(self) -> None:
         """Requests are neither answered nor refused."""
         self.host.run("systemctl", "kill", "--signal=STOP", OSD)
 
-    def go_on_osd(self) -> None:
+    def heal(self) -> None:
+        """Put right whatever was broken, and wait until the monitor answers."""
+        self.host.heal()
         self.host.run("systemctl", "kill", "--signal=CONT", OSD)
+        self.host.run("systemctl", "start", MONITOR)
+        self._answers("mon", "stat")
 
     def blocklist(self, address: str) -> None:
         """Fence a client: whatever it writes from now on is refused."""

@@ -32,5 +32,5 @@ def test_it_keeps_images_and_knows_who_has_them_open(ceph: Ceph) -> None:
     ceph.kill_monitor()
     done = ceph.host.run("ceph", "--connect-timeout", "1", "mon", "stat", check=False)
     assert done.returncode != 0
-    ceph.start_monitor()
+    ceph.heal()
     ceph.remove("one/a")

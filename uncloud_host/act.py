@@ -5,7 +5,7 @@ done, and the change itself brings the next pass.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from uncloud_host import limits, machine, needs, spool, unit
+from uncloud_host import limits, machine, needs, spool, supplies, unit
 from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
@@ -59,6 +59,7 @@ class Hands:
                 return self.claims.secure(action)
             case Release(claim, reason):
                 self.teller.say(uuid, f"releasing its claim: {reason}")
+                supplies.remove_seed(uuid)
                 return self.claims.release(claim)
             case Wait(_, reason):
                 self.teller.say_once(uuid, f"not starting: {reason}")
@@ -81,6 +82,10 @@ class Hands:
         except Refused as refusal:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
             return False
+        try:
+            supplies.supply(vm)
+        except supplies.Lacking as problem:
+            return self._fail(vm, entry, str(problem))
         marker = Evidence(
             self.config.host,
             claim.id,

@@ -5,7 +5,7 @@ done, and the change itself brings the next pass.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from uncloud_host import limits, machine, needs, spool, unit, witness
+from uncloud_host import limits, machine, needs, spool, supplies, unit, witness
 from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
@@ -63,6 +63,7 @@ class Hands:
                 return self.claims.secure(action)
             case Release(claim, reason):
                 self.teller.say(uuid, f"releasing its claim: {reason}")
+                supplies.remove_seed(uuid)
                 return self.claims.release(claim)
             case Wait(_, reason):
                 self.teller.say_once(uuid, f"not starting: {reason}")
@@ -91,6 +92,10 @@ class Hands:
                 return self._wait(vm, entry, why)
             case witness.No(why):
                 return self._fail(vm, entry, why)
+        try:
+            supplies.supply(vm)
+        except supplies.Lacking as problem:
+            return self._fail(vm, entry, str(problem))
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""

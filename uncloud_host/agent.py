@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from uncloud_host import machine, news, reconcile, systemd
+from uncloud_host import machine, news, reconcile, supplies, systemd
 from uncloud_host.act import Hands
 from uncloud_host.actions import Action, Start
 from uncloud_host.channels import channels
@@ -281,6 +281,7 @@ class Agent:
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
         self._spool.forget(time.time(), running=self._units.observed.keys())
+        supplies.tidy(known, time.time())
 
     def _report(self) -> None:
         running = sum(observed.state == State.RUNNING for observed in self._units.observed.values())

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from uncloud_host import machine, news, reconcile, systemd
+from uncloud_host import machine, news, reconcile, supplies, systemd
 from uncloud_host.act import Hands
 from uncloud_host.actions import Action, Start
 from uncloud_host.channels import channels
@@ -25,7 +25,7 @@ from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.facts import Desired, Invalid, Observed
-from uncloud_host.inbox import Inbox, Message, Over, UnitChanged, is_about_everything
+from uncloud_host.inbox import Inbox, LookedAt, Message, Over, UnitChanged, is_about_everything
 from uncloud_host.models import VM
 from uncloud_host.observe import ABSENT, Units
 from uncloud_host.presence import Presence
@@ -37,6 +37,7 @@ from uncloud_host.systemd import Refusal, Systemd, SystemdError
 from uncloud_host.telling import Teller
 from uncloud_host.trust import Trust
 from uncloud_host.unit import State
+from uncloud_host.witness import WORKERS, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,11 @@ class Agent:
         self._claims = Claims(self._store, self._me)
         self._channels = channels(self._spool, self._store, config.host, config.mail)
         self._teller = Teller(self._spool, config.host, self._channels)
+        self._witness = Witness(config.ceph, lambda uuid: self._inbox.put(LookedAt(uuid)))
         self._hands = Hands(
-            config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller
-        )
+            config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller,
+            self._witness,
+        )  # fmt: skip
         self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands)
         self._trust = Trust()
         presence = Presence(self._connection, config.prefix, self._me)
@@ -188,6 +191,8 @@ class Agent:
             match message:
                 case UnitChanged(name):
                     names.add(name)
+                case LookedAt(uuid):
+                    uuids.add(uuid)
                 case news.Changed(keys, deleted):
                     uuids |= self._changed(keys)
                     self._trust.deleted({self._entries.uuid(key): revision for key, revision in deleted.items()})
@@ -243,6 +248,8 @@ class Agent:
         if isinstance(action, Start) and retry:
             self._retries.tried(uuid)
         done = self._hands.do(uuid, entry, action)
+        if isinstance(action, Start) and retry and self._witness.is_asked(uuid):
+            self._retries.not_yet(uuid)
         if isinstance(action, Start) and not done and self._claims.get(uuid):
             self._look_after(uuid)  # by the claim that is in the way, which we did not know
         return done
@@ -270,9 +277,11 @@ class Agent:
         self._quiet = {uuid: quiet for uuid, quiet in self._quiet.items() if uuid in known}
         self._claims.forget(others_than=known)
         self._retries.forget(others_than=known)
+        self._witness.forget(others_than=known)
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
         self._spool.forget(time.time(), running=self._units.observed.keys())
+        supplies.tidy(known, time.time())
 
     def _report(self) -> None:
         running = sum(observed.state == State.RUNNING for observed in self._units.observed.values())
@@ -288,6 +297,9 @@ class Agent:
         self._thread("bus", lambda: systemd.watch(lambda n: self._inbox.put(UnitChanged(n)), self._is_over.is_set))
         for channel in self._channels:
             self._thread(channel.name, channel.run)
+        self._witness.begin()
+        for number in range(WORKERS):
+            self._thread(f"rbd-{number}", self._witness.work)
 
     def _thread(self, name: str, body: Callable[[], None]) -> None:
         def supervised() -> None:

@@ -79,7 +79,7 @@ class Qemu:
         script = " ".join(["exec", shlex.join([*self.argv, "-S"]), *files, "</dev/ptmx"])
         with (self.directory / "output").open("wb") as output:
             # bash, because Debian's sh knows descriptors up to 9 only
-            self.process = subprocess.Popen(["bash", "-c", script], stdout=output, stderr=output)
+            self.process = subprocess.Popen(["bash", "-c", script], stdout=output, stderr=output, cwd=self.directory)
         try:
             eventually(self._listens, within=60, what="QEMU listens")
             self.qmp = Qmp(str(self.directory / "qmp.sock"))
@@ -117,12 +117,12 @@ class Qemu:
 
     # what arrived
 
-    def words(self, option: str) -> list[dict[str, Any]]:
-        """The JSON that was given with an option, in order."""
+    def words(self, option: str) -> list[dict[str, str]]:
+        """What was given with an option, in order: its first word is that of `driver`."""
         pairs = zip(self.argv, self.argv[1:], strict=False)
-        return [json.loads(word) for name, word in pairs if name == option and word.startswith("{")]
+        return [_members(word) for name, word in pairs if name == option and not word.startswith("{")]
 
-    def devices(self) -> list[tuple[dict[str, Any], str]]:
+    def devices(self) -> list[tuple[dict[str, str], str]]:
         """What each -device said, and the path of the object that it made."""
         said = self.words("-device")
         unnamed = count()
@@ -141,6 +141,12 @@ class Qemu:
     def nodes(self) -> dict[str, dict[str, Any]]:
         """The block nodes that have a name of ours."""
         return {node["node-name"]: node for node in self.qmp.ask("query-named-block-nodes", flat=True)}
+
+
+def _members(word: str) -> dict[str, str]:
+    """Undo how an option is written: a doubled comma is one of a value."""
+    first, *rest = [part.replace("\0", ",") for part in word.replace(",,", "\0").split(",")]
+    return {"driver": first, **dict(part.partition("=")[::2] for part in rest)}
 
 
 def make_files(vm: VM) -> None:

@@ -29,6 +29,13 @@ ELSEWHERE = {
     "spool:remove_run": "the same",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
     "systemd:last_words": "journalctl only reads",
+    "ceph:_keep": "written whole or not at all, and looked at before each start that needs it",
+    "ceph:watchers": "rbd only reads",
+    "supplies:remove_seed": "what is left goes with the next full pass",
+    "supplies:tidy": "the same",
+    "supplies:_seed": "writes into memory",
+    "supplies:_keep_variables": "written whole or not at all, before each start",
+    "supplies:_replace": "the same",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.hostile import HARMLESS, NEVER_LOOKED_AT, NUMBERS, OTHERS, TEXTS, Path, fields, known, shown, vm, with_
-from uncloud_host import qemu, unit
+from core.hostile import HARMLESS, NEVER_LOOKED_AT, NUMBERS, OTHERS, TEXTS, UUID, Path, fields, known, shown, vm, with_
+from uncloud_host import names, qemu, unit
 from uncloud_host.conflict import conflict
 from uncloud_host.models import VM, InvalidEntry, host_of, parse
 from uncloud_host.patch import patched
@@ -164,8 +164,7 @@ def test_of_a_key_that_stands_twice_the_last_counts_for_every_reader(text: str, 
 
 
 def test_a_mac_that_is_another_nics_by_default_is_refused() -> None:
-    first = vm({"host": "a", "nics": [{"bridge": "b"}]})
-    derived = next(value["mac"] for option, value in command(first) if option == "-device" and "mac" in value)
+    derived = names.mac(UUID, 0)
     machine = vm({"host": "a", "nics": [{"bridge": "b"}, {"bridge": "b", "mac": derived}]})
     assert conflict(machine, []) == f"nics[1].mac: {derived} is that of nics[0] too"
 

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "spool:remove_run": "the same",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
     "systemd:last_words": "journalctl only reads",
+    "taps:_remove": "what is left is found at the next full pass",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -3,10 +3,10 @@ done, and the change itself brings the next pass.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from uncloud_host import machine, spool, unit
-from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host import limits, machine, needs, spool, unit
+from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
@@ -52,6 +52,8 @@ class Hands:
                 self.teller.say(uuid, f"forgetting its failures: {reason}")
                 self.systemd.reset_failed(unit.name(uuid))
                 self.units.doubt(uuid)  # no signal tells that NRestarts has changed
+            case Limit():
+                self._limit(action)
             case SetStatus():
                 return self._set_status(uuid, entry, action)
             case Secure(_, _, reason):
@@ -72,9 +74,9 @@ class Hands:
         if taken := conflict(vm, self._before(vm)):
             return self._fail(vm, entry, taken)
         try:
-            machine.check(vm, self.config)
+            needs.check(vm, self.config)
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
-        except machine.Missing as problem:
+        except needs.Missing as problem:
             return self._fail(vm, entry, str(problem))
         try:
             claim = self.claims.take(vm)
@@ -82,7 +84,13 @@ class Hands:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
             return False
         marker = Evidence(
-            self.config.host, claim.id, vm.mod_revision, vm.entry.fingerprint(), vm.name, vnc=address or ""
+            self.config.host,
+            claim.id,
+            vm.mod_revision,
+            vm.entry.fingerprint(),
+            vm.name,
+            vnc=address or "",
+            limits=limits.fingerprint(vm),
         )
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""
@@ -95,6 +103,13 @@ class Hands:
         except Refusal as refusal:
             return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
         return True
+
+    def _limit(self, action: Limit) -> None:
+        vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
+        self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
+        changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
+        self.systemd.set_properties(unit.name(vm.uuid), changed)
+        self.units.limited(vm.uuid, replace(action.evidence, limits=limits.fingerprint(vm, is_pending=is_pending)))
 
     def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
         return all(self.do(vm.uuid, entry, action) for action in failed(vm, text))

@@ -15,6 +15,7 @@ from uncloud_host.etcderror import Access
 from uncloud_host.events import FAILURES, Name
 
 PREFIX = "UNCLOUD_"
+VHOST = "/dev/vhost-net"
 T = TypeVar("T")
 
 
@@ -61,6 +62,8 @@ def read(environment: Mapping[str, str]) -> Config:
             accel=accel,
             cpu=known("CPU", "host" if accel == "kvm" else "max", "a CPU model of QEMU", _option),
             machine=known("MACHINE", "q35", "a machine type of QEMU", _option),
+            # Frames between tap and guest through the kernel, not QEMU: libvirt's and Proxmox's default, too.
+            vhost=known("VHOST", "auto", "auto or no", _one_of("auto", "no")) == "auto" and Path(VHOST).exists(),
         ),
         units=unit.Settings(
             restart_limit=known("RESTART_LIMIT", "15", "an integer from 1 up", _integer(1, 1_000_000)),

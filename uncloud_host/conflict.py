@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uncloud_host import qemu
+from uncloud_host import names
 from uncloud_host.models import VM
 
 
@@ -11,8 +11,9 @@ def conflict(vm: VM, others: Iterable[VM]) -> str:
     for other in others:
         for index, disk in enumerate(vm.entry.disks):
             for theirs in other.entry.disks:
-                if disk.file == theirs.file and not (disk.is_readonly and theirs.is_readonly):
-                    return f"disks[{index}].file: {disk.file} is a disk of VM {other.name} ({other.uuid}) too"
+                if disk.source == theirs.source and not (disk.is_readonly and theirs.is_readonly):
+                    field, image = disk.source
+                    return f"disks[{index}].{field}: {image} is a disk of VM {other.name} ({other.uuid}) too"
         macs = set(_macs(other))
         for index, mac in enumerate(_macs(vm)):
             if mac in macs:
@@ -21,4 +22,4 @@ def conflict(vm: VM, others: Iterable[VM]) -> str:
 
 
 def _macs(vm: VM) -> list[str]:
-    return [nic.mac or qemu.mac(vm.uuid, index) for index, nic in enumerate(vm.entry.nics)]
+    return [nic.mac or names.mac(vm.uuid, index) for index, nic in enumerate(vm.entry.nics)]

@@ -7,6 +7,7 @@ the unit (`+`: prepare, record) get the mount namespace without what is taken aw
 import ipaddress
 from collections.abc import Sequence
 
+from uncloud_host import drives
 from uncloud_host.models import VM
 from uncloud_host.qemu import Choices
 
@@ -59,6 +60,7 @@ def _files() -> Properties:
 def _devices(vm: VM, choices: Choices) -> Properties:
     """A /dev of its own with the few harmless ones, and a filter in the kernel (BPF) that says the same."""
     ours = ["/dev/kvm"] * (choices.accel == "kvm") + ["/dev/net/tun"] * bool(vm.entry.nics)
+    ours += ["/dev/vhost-net"] * (choices.vhost and bool(vm.entry.nics))
     return [
         ("PrivateDevices", True),
         # True: a device that is missing is QEMU's to complain of; without, not even the recorder could be started.
@@ -71,14 +73,14 @@ def _devices(vm: VM, choices: Choices) -> Properties:
 def _network(vm: VM, choices: Choices) -> Properties:
     """Let QEMU itself have no more of the host's network than it needs; what the guest sends through taps is not
     touched by any of this."""
-    families = ["AF_UNIX"] + ["AF_INET", "AF_INET6"] * _speaks_ip(choices)
+    families = ["AF_UNIX"] + ["AF_INET", "AF_INET6"] * _speaks_ip(vm, choices)
     listed: Properties = [
-        ("PrivateNetwork", not vm.entry.nics and not _speaks_ip(choices)),  # taps are the host's
+        ("PrivateNetwork", not vm.entry.nics and not _speaks_ip(vm, choices)),  # taps are the host's
         ("RestrictAddressFamilies", [True, families]),
     ]
-    if not _speaks_ip(choices):
+    if not _speaks_ip(vm, choices):
         listed.append(("IPAddressDeny", _EVERYWHERE))
-    elif _is_local(choices):
+    elif _is_local(vm, choices):
         listed += [("IPAddressDeny", _EVERYWHERE), ("IPAddressAllow", _LOOPBACK)]
     listed.append(("SocketBindDeny", [[_AF_UNSPEC, 0, 0, 0]]))
     if choices.vnc_tcp:
@@ -86,13 +88,15 @@ def _network(vm: VM, choices: Choices) -> Properties:
     return listed
 
 
-def _speaks_ip(choices: Choices) -> bool:
+def _speaks_ip(vm: VM, choices: Choices) -> bool:
     """Tell whether QEMU itself has anything to do with TCP/IP."""
-    return bool(choices.vnc_tcp)
+    return bool(choices.vnc_tcp) or drives.has_rbd(vm)
 
 
-def _is_local(choices: Choices) -> bool:
+def _is_local(vm: VM, choices: Choices) -> bool:
     """Tell whether all that QEMU has to do with TCP/IP is on this host."""
+    if drives.has_rbd(vm):
+        return False
     try:
         return ipaddress.ip_address((choices.vnc_tcp or "").rpartition(":")[0].strip("[]")).is_loopback
     except ValueError:  # UNCLOUD_VNC_LISTEN may be a name

@@ -10,20 +10,20 @@ import re
 import subprocess
 from collections.abc import Iterable
 
-from uncloud_host import qemu, unit
+from uncloud_host import names, unit
 from uncloud_host.systemd import Systemd
 
 logger = logging.getLogger(__name__)
 
 INTERFACES = "/sys/class/net"
 ANSWER = 10.0  # seconds for the program
-_NAME = re.compile(r"t(?P<vm>[0-9a-f]{12})[0-9]{1,2}")  # as qemu.tap() names them
+_NAME = re.compile(r"t(?P<vm>[0-9a-f]{12})[0-9]{1,2}")  # as names.tap() names them
 
 
 def left_over(interfaces: Iterable[str], units: Iterable[str]) -> list[str]:
     """Choose those whose name says that they are a VM's and whose VM has no unit, in whatever state. Pure."""
     uuids = filter(None, map(unit.uuid_of, units))
-    known = {qemu.short(uuid) for uuid in uuids}
+    known = {names.short(uuid) for uuid in uuids}
     return sorted(name for name in interfaces if (found := _NAME.fullmatch(name)) and found["vm"] not in known)
 
 
@@ -40,8 +40,8 @@ class Sweeper:
         Interfaces are listed before units: a tap is made after its unit, so that of a unit that is new is never taken
         for left over. Waits for the program: no VM is started meanwhile that would use the same tap.
         """
-        names = [name for name in os.listdir(INTERFACES) if _NAME.fullmatch(name)]
-        left = left_over(names, [listed.name for listed in self._systemd.units()]) if names else []
+        ours = [name for name in os.listdir(INTERFACES) if _NAME.fullmatch(name)]
+        left = left_over(ours, [listed.name for listed in self._systemd.units()]) if ours else []
         said = _remove([name for name in left if os.path.exists(f"{INTERFACES}/{name}/tun_flags")])  # noqa: PTH110
         for line in sorted(said - self._said):
             logger.info("%s", line)

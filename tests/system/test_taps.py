@@ -7,7 +7,7 @@ import pytest
 
 from lab.host import CommandFailed
 from system.world import World
-from uncloud_host import qemu
+from uncloud_host import names
 from waiting import eventually
 
 PREPARE = "/usr/libexec/uncloud-host/prepare"
@@ -30,9 +30,9 @@ def bridge(host: World) -> Iterator[None]:
 
 def taps(world: World, *uuids: str) -> list[str]:
     """All that are named as ours, or those of some VMs."""
-    names = world.shell("ls /sys/class/net").split()
-    wanted = "|".join(map(qemu.short, uuids)) or "[0-9a-f]{12}"
-    return [name for name in names if re.fullmatch(f"t({wanted})[0-9]+", name)]
+    found = world.shell("ls /sys/class/net").split()
+    wanted = "|".join(map(names.short, uuids)) or "[0-9a-f]{12}"
+    return [name for name in found if re.fullmatch(f"t({wanted})[0-9]+", name)]
 
 
 def wait_none(world: World, *uuids: str) -> None:
@@ -116,7 +116,7 @@ def test_the_tap_of_a_unit_that_failed_stays_until_the_unit_is_gone(host: World)
     assert len(taps(host, uuid)) == 1
     ask_stop(host, uuid)
     wait_none(host)
-    assert any(f"removed tap {qemu.tap(uuid, 0)}, which no VM has any more" in line for line in host.agent_lines())
+    assert any(f"removed tap {names.tap(uuid, 0)}, which no VM has any more" in line for line in host.agent_lines())
 
 
 @pytest.mark.parametrize("away", [["stop"], ["kill", "--signal=KILL"]], ids=" ".join)
@@ -152,7 +152,7 @@ def test_no_tap_is_left_when_the_bridge_is_gone(host: World) -> None:
 def made(world: World) -> str:
     """Leave a tap of a VM that is not here; give the VM."""
     uuid = "00000000-0000-4000-8000-00000000000f"
-    world.shell(f"ip tuntap add {qemu.tap(uuid, 0)} mode tap")
+    world.shell(f"ip tuntap add {names.tap(uuid, 0)} mode tap")
     return uuid
 
 
@@ -167,7 +167,7 @@ def test_what_a_stranger_made_stays(host: World) -> None:
 
 def test_a_tap_that_somebody_uses_stays_and_is_told_of_once(host: World) -> None:
     uuid = made(host)
-    tap = qemu.tap(uuid, 0)
+    tap = names.tap(uuid, 0)
     host.host.push(HOLD, "/root/hold.py")
     holder = ["systemd-run", "--quiet", "--unit=lab-holder", "python3", "/root/hold.py", tap]
     host.shell(f"ip link del {tap}")

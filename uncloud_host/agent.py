@@ -33,6 +33,7 @@ from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
 from uncloud_host.systemd import Refusal, Systemd, SystemdError
+from uncloud_host.taps import Sweeper
 from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
 from uncloud_host.trust import Trust
@@ -81,6 +82,7 @@ class Agent:
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._retries = Retries()
+        self._sweeper = Sweeper(self._systemd)
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._quiet: dict[str, tuple[int, Observed]] = {}  # nothing is to be done about these while they are so
@@ -141,6 +143,8 @@ class Agent:
         if self._trust.in_step:
             self._reconcile(everything=everything)
         self._teller.end_pass()
+        if everything:
+            self._sweeper.sweep()
 
     def _reconcile(self, *, everything: bool) -> None:
         """Make the VMs that may have changed what they should be, or all."""

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "supplies:_seed": "writes into memory",
     "supplies:_keep_variables": "written whole or not at all, before each start",
     "supplies:_replace": "the same",
+    "taps:_remove": "what is left is found at the next full pass",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -29,6 +29,9 @@ ELSEWHERE = {
     "spool:remove_run": "the same",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
     "systemd:last_words": "journalctl only reads",
+    "attaching:_start": "a person's command; the relay holds nothing that anybody needs later",
+    "attaching:_show_last": "journalctl only reads",
+    "terminal:Session.run": "to a person's terminal",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -65,7 +65,9 @@ class Terminal:
         return self._world.shell(f"cat {self._name}.out 2>/dev/null || true")
 
     def see(self, pattern: str, *, within: float = 30) -> str:
-        eventually(lambda: re.search(pattern, self.text()), within=within, what=lambda: f"{pattern} in {self.text()!r}")
+        eventually(
+            lambda: re.search(pattern, self.text()), within=within, what=lambda: f"{pattern} in {self.text()[-2000:]!r}"
+        )
         return self.text()
 
     def state(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from uncloud_host.devices import (
     like,
     printable,
 )
-from uncloud_host.problems import problems
+from uncloud_host.problems import problems, repeated
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MACHINE = r"(q35|pc|pc-(q35|i440fx)-[0-9]{1,2}\.[0-9]{1,2})"
@@ -47,6 +47,7 @@ _HOST_IN_TEXT = re.compile(rb'"host"\s*:\s*"([^"\\]+)"')
 
 # systemd 257 writes the path of a limit unquoted for its own executor: the VM does not start, or loses the limit.
 IN_NO_LIMIT = set(" \t\"'\\=")
+NOT_READ = {"status_reason", "metadata"}
 IDE_DISKS = {"q35": 6, "pc": 4}
 
 
@@ -208,9 +209,12 @@ class VM:
 def parse(value: bytes) -> Entry:
     """Read an entry. Raises InvalidEntry with a one-line reason."""
     try:
-        return Entry.model_validate_json(value)
+        entry = Entry.model_validate_json(value)
     except ValidationError as error:
         raise InvalidEntry(*problems(error, Entry)) from None
+    if twice := repeated(value, Entry, besides=NOT_READ):
+        raise InvalidEntry(*twice)
+    return entry
 
 
 def host_of(value: bytes) -> str | None:

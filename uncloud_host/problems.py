@@ -6,8 +6,8 @@ pydantic finds the faults; its own texts never reach a person.
 import difflib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -26,17 +26,26 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
     return told + [f"and {len(found) - _MOST} more"] * (len(found) > _MOST)
 
 
+def repeated(value: bytes, root: type[BaseModel], besides: Container[str]) -> list[str]:
+    """Say which keys stand more than once in an object, a line each, `besides` those of the top that are not read.
+
+    Readers differ in which one they take: json the last, pydantic sometimes the one and sometimes the other.
+    """
+    entry = json.loads(value, object_pairs_hook=_Members)
+    ours = {name: member for name, member in entry.items() if name in root.model_fields and name not in besides}
+    paths = [name for name in entry.twice if name in ours]
+    paths += [path for name, member in ours.items() for path in _repeated(member, name)]
+    return [f"{path}: expected once, stands there more than once" for path in paths[:_MOST]]
+
+
 def notes(value: bytes, root: type[BaseModel]) -> list[str]:
     """Say what is allowed in an entry but may be a mistake, a line each."""
-    try:
-        entry = json.loads(value, object_pairs_hook=_Members)
-        if not isinstance(entry, _Members):
-            return []
-        unknown = sorted(entry.keys() - _names(root))
-        told = [f"{_key(name)}: {_unknown(name, root) or 'unknown field, kept'}" for name in unknown[:_MOST]]
-        return told + list(islice(_twice(entry, ""), _MOST))
-    except (ValueError, RecursionError):
-        return []
+    with suppress(ValueError, RecursionError):
+        entry = json.loads(value)
+        if isinstance(entry, dict):
+            unknown = sorted(entry.keys() - root.model_fields.keys())[:_MOST]
+            return [f"{_key(name)}: {_meant(name, root) or 'unknown field, kept'}" for name in unknown]
+    return []
 
 
 class _Members(dict[str, Any]):
@@ -47,25 +56,19 @@ class _Members(dict[str, Any]):
         self.twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
 
 
-def _twice(value: object, path: str) -> Iterator[str]:
+def _repeated(value: object, path: str) -> Iterator[str]:
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _twice(item, f"{path}[{index}]")
+            yield from _repeated(item, f"{path}[{index}]")
     elif isinstance(value, _Members):
+        yield from (f"{path}.{_key(key)}" for key in value.twice)
         for key, member in value.items():
-            place = f"{path}.{_key(key)}" if path else _key(key)
-            if key in value.twice:
-                yield f"{place}: stands there more than once, and the last one counts"
-            yield from _twice(member, place)
+            yield from _repeated(member, f"{path}.{_key(key)}")
 
 
-def _names(model: type[BaseModel]) -> set[str]:
-    return set(model.model_fields)
-
-
-def _unknown(name: str, model: type[BaseModel]) -> str:
+def _meant(name: str, model: type[BaseModel]) -> str:
     """Say which field was probably meant; nothing if none was."""
-    meant = difflib.get_close_matches(name[:_SHOWN].lower(), _names(model), n=1, cutoff=0.75)
+    meant = difflib.get_close_matches(name[:_SHOWN].lower(), model.model_fields, n=1, cutoff=0.75)
     return f"unknown field; did you mean {meant[0]}?" if meant else ""
 
 
@@ -76,7 +79,7 @@ def _problem(error: Any, root: type[BaseModel]) -> str:
     if not path:
         return f"expected a JSON object, got {_short(error['input'])}"
     if error["type"] == "extra_forbidden":
-        return f"{path}: {(_unknown(str(error['loc'][-1]), model) if model else '') or 'unknown field'}"
+        return f"{path}: {(_meant(str(error['loc'][-1]), model) if model else '') or 'unknown field'}"
     if error["type"] == "missing":
         return f"{path}: missing, expected {expected}"
     if isinstance(told := error.get("ctx", {}).get("error"), Expected):

@@ -150,17 +150,25 @@ def test_what_is_never_looked_at_may_be_anything() -> None:
             vm({"host": "a", name: value})
 
 
-SECOND = [
-    ('{"host": "a", "memory": 16, "memory": 32}', 32),
-    ('{"host": "a", "memory": 32, "name": "x", "\\u006demory": 64}', 64),
-    ('{"host": "b", "memory": 16, "host": "a"}', 16),
+TWICE = [
+    ('{"host": "a", "memory": 16, "memory": 16}', "memory"),
+    ('{"host": "a", "memory": 32, "name": "x", "\\u006demory": 64}', "memory"),
+    ('{"host": "b", "memory": 16, "host": "a"}', "host"),
+    ('{"host": "a", "disks": [{"file": "/a"}, {"file": "/b", "file": "/c"}]}', "disks[1].file"),
+    ('{"host": "a", "cloud_init": {"user_data": {"x": {"y": 1, "y": 2}}}}', "cloud_init.user_data.x.y"),
 ]
 
 
-@pytest.mark.parametrize(("text", "memory"), SECOND)
-def test_of_a_key_that_stands_twice_the_last_counts_for_every_reader(text: str, memory: int) -> None:
-    assert parse(text.encode()).memory == memory
-    assert host_of(text.encode()) == parse(text.encode()).host == "a"
+@pytest.mark.parametrize(("text", "path"), TWICE)
+def test_a_key_that_stands_twice_is_refused_because_readers_differ(text: str, path: str) -> None:
+    with pytest.raises(InvalidEntry, match=rf"^{re.escape(path)}: expected once, stands there more than once$"):
+        parse(text.encode())
+
+
+def test_a_key_of_somebody_else_may_stand_twice() -> None:
+    parse(
+        b'{"host": "a", "owner": 1, "owner": 2, "status_reason": "", "status_reason": 7, "metadata": {"a": 1, "a": 2}}'
+    )
 
 
 def test_a_mac_that_is_another_nics_by_default_is_refused() -> None:

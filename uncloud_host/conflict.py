@@ -2,23 +2,28 @@
 
 from collections.abc import Iterable
 
-from uncloud_host import qemu
+from uncloud_host import names
 from uncloud_host.models import VM
 
 
 def conflict(vm: VM, others: Iterable[VM]) -> str:
     """Say which field of an entry is taken by one of the others, and whose it is; nothing if all is free."""
+    own = _macs(vm)
+    for index, mac in enumerate(own):
+        if mac in own[:index]:  # one that is written is what another one without a mac gets
+            return f"nics[{index}].mac: {mac} is that of nics[{own.index(mac)}] too"
     for other in others:
         for index, disk in enumerate(vm.entry.disks):
             for theirs in other.entry.disks:
-                if disk.file == theirs.file and not (disk.is_readonly and theirs.is_readonly):
-                    return f"disks[{index}].file: {disk.file} is a disk of VM {other.name} ({other.uuid}) too"
+                if disk.source == theirs.source and not (disk.is_readonly and theirs.is_readonly):
+                    field, image = disk.source
+                    return f"disks[{index}].{field}: {image} is a disk of VM {other.name} ({other.uuid}) too"
         macs = set(_macs(other))
-        for index, mac in enumerate(_macs(vm)):
+        for index, mac in enumerate(own):
             if mac in macs:
                 return f"nics[{index}].mac: {mac} is a mac of VM {other.name} ({other.uuid}) too"
     return ""
 
 
 def _macs(vm: VM) -> list[str]:
-    return [nic.mac or qemu.mac(vm.uuid, index) for index, nic in enumerate(vm.entry.nics)]
+    return [nic.mac or names.mac(vm.uuid, index) for index, nic in enumerate(vm.entry.nics)]

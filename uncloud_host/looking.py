@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from uncloud_host import qemu, view
+from uncloud_host import names, view
 from uncloud_host.events import clean
 from uncloud_host.facts import Gone
 from uncloud_host.snapshot import Snapshot, Unknown
@@ -59,7 +59,7 @@ def vnc(arguments: Namespace, now: Snapshot) -> int:
     seen = existing(now, arguments.vm)
     try:
         # What has been changed in the entry since the start is not known by it.
-        has_socket = (Path(qemu.runtime_directory(seen.uuid)) / "vnc.sock").is_socket()
+        has_socket = (Path(names.runtime_directory(seen.uuid)) / "vnc.sock").is_socket()
     except PermissionError:  # nor by anybody but root
         has_socket = None
     found = view.screens(seen, has_socket=has_socket)

@@ -1,23 +1,19 @@
-"""The machine we are on: who it is, and whether it has what a VM needs. Looks only; what it takes is its own lock."""
+"""The machine we are on: who it is, and which of its ports are free. Looks only; what it takes is its own lock."""
 
 import fcntl
 import os
 import re
 import socket
-import stat
-from collections.abc import Collection, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Collection
 from pathlib import Path
 
-from uncloud_host.config import Config, ConfigError
+from uncloud_host.config import ConfigError
+from uncloud_host.devices import VNC_PORTS
 from uncloud_host.facts import Me
-from uncloud_host.models import VM, VNC_PORTS
+from uncloud_host.models import VM
+from uncloud_host.needs import Missing
 
 LOCK = "/run/uncloud-host/lock"
-
-
-class Missing(Exception):
-    """The machine lacks what a VM needs; the message is one line that names the entry's field."""
 
 
 def me(host: str) -> Me:
@@ -58,49 +54,6 @@ def vnc_address(vm: VM, listen: str, taken: Collection[str]) -> str | None:
         if address not in taken and _is_free(address):
             return address
     raise Missing(f"vnc.tcp: no port is free on {listen}")
-
-
-def check(vm: VM, config: Config) -> None:
-    """Look whether disks and bridges are there and may be used. Raises Missing.
-
-    PID 1 opens the images as root, so a path must be safe from everybody else: below one of the directories for
-    images, a regular file, with no symlink and nothing that others can write on the way.
-    """
-    for index, disk in enumerate(vm.entry.disks):
-        if not any(disk.file.startswith(f"{directory}/") for directory in config.image_dirs):
-            raise Missing(f"disks[{index}].file: {disk.file} is not below {' or '.join(config.image_dirs)}")
-        if problem := _unsafe(disk.file):
-            raise Missing(f"disks[{index}].file: {problem}")
-    for index, nic in enumerate(vm.entry.nics):
-        if not any(fnmatchcase(nic.bridge, pattern) for pattern in config.bridges):
-            raise Missing(f"nics[{index}].bridge: {nic.bridge} is not allowed by UNCLOUD_BRIDGES")
-        if not Path(f"/sys/class/net/{nic.bridge}/bridge").is_dir():
-            raise Missing(f"nics[{index}].bridge: there is no bridge {nic.bridge} on this host")
-
-
-def _unsafe(path: str) -> str:
-    for step in _steps(path):
-        try:
-            found = os.lstat(step)
-        except OSError as error:
-            return f"{step}: {error.strerror}"
-        if stat.S_ISLNK(found.st_mode):
-            return f"{step} is a symbolic link"
-        if step == path:
-            return "" if stat.S_ISREG(found.st_mode) else f"{step} is not a regular file"
-        if not stat.S_ISDIR(found.st_mode):
-            return f"{step} is not a directory"
-        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return f"{step} can be written by others than root"
-    return ""
-
-
-def _steps(path: str) -> Iterator[str]:
-    """/a/b/c: /, /a, /a/b, /a/b/c."""
-    yield "/"
-    parts = path.split("/")[1:]
-    for count in range(1, len(parts) + 1):
-        yield "/" + "/".join(parts[:count])
 
 
 def _is_free(address: str) -> bool:

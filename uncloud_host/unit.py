@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from uncloud_host import qemu
+from uncloud_host import drives, limits, names, qemu, sandbox
+from uncloud_host.devices import Nic
 from uncloud_host.models import VM, is_uuid
 
 SLICE = "uncloud-vm.slice"
@@ -17,7 +18,7 @@ PROGRAMS = "/usr/libexec/uncloud-host"  # an interface: units of an older versio
 PREFIX, SUFFIX = "vm-", ".service"
 SECOND = 1_000_000  # systemd counts in microseconds
 
-Value = str | bool | int | Sequence["Value"]
+Value = sandbox.Value
 
 
 class State(StrEnum):
@@ -42,6 +43,7 @@ class Evidence:
     fingerprint: str
     name: str  # of the VM, for telling people when the entry is gone
     vnc: str  # "ADDRESS:PORT" or nothing
+    limits: str = ""  # the fingerprint of those that it was started with
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def environment(evidence: Evidence) -> list[str]:
         f"UNCLOUD_FINGERPRINT={evidence.fingerprint}",
         f"UNCLOUD_NAME={evidence.name}",
         f"UNCLOUD_VNC={evidence.vnc}",
+        f"UNCLOUD_LIMITS={evidence.limits}",
     ]
 
 
@@ -104,6 +107,7 @@ def evidence(lines: Sequence[str]) -> Evidence | None:
             fingerprint=found["UNCLOUD_FINGERPRINT"],
             name=found["UNCLOUD_NAME"],
             vnc=found.get("UNCLOUD_VNC", ""),
+            limits=found.get("UNCLOUD_LIMITS", ""),
         )
     except (KeyError, ValueError):
         return None
@@ -121,10 +125,11 @@ def properties(vm: VM, choices: qemu.Choices, settings: Settings, marker: Eviden
         ("Environment", environment(marker)),
         *_streams(vm),
         *_user(vm, choices),
-        *_sandbox(choices),
+        *sandbox.properties(vm, choices),
         ("CPUAccounting", True),
         ("MemoryAccounting", True),
         ("IOAccounting", True),
+        *limits.said(vm, choices.accel),
     ]
 
 
@@ -153,9 +158,9 @@ def _order() -> list[tuple[str, Value]]:
 
 
 def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[str, Value]]:
-    argv = qemu.argv(vm, choices)
-    taps = [f"{qemu.tap(vm.uuid, index)}={nic.bridge}" for index, nic in enumerate(vm.entry.nics)]
-    directory = qemu.runtime_directory(vm.uuid)
+    argv = command(vm, choices)
+    taps = [_tap(vm.uuid, index, nic) for index, nic in enumerate(vm.entry.nics)]
+    directory = names.runtime_directory(vm.uuid)
     wait = vm.entry.stop_timeout or settings.stop_timeout
     prepare = _command("prepare", directory, *taps, flags=["privileged"])
     powerdown = _command("powerdown", f"{directory}/stop.sock", str(wait), flags=["ignore-failure"])
@@ -167,11 +172,23 @@ def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[s
         *listed,
         ("ExecStopEx", [powerdown]),
         ("ExecStopPostEx", [record]),
+        ("WorkingDirectory", f"-{directory}"),  # "-": the recorder must work also if it could not be made
         ("KillMode", "mixed"),
         ("TimeoutStartUSec", 60 * SECOND),
         # Counts for powerdown and again from SIGTERM to SIGKILL; powerdown must end by itself before.
         ("TimeoutStopUSec", (wait + 10) * SECOND),
     ]
+
+
+def command(vm: VM, choices: qemu.Choices) -> list[str]:
+    """Build what ExecStart= runs: QEMU, in rare cases by way of a program that makes descriptors what QEMU expects."""
+    uncached = ",".join(map(str, drives.direct(vm)))
+    return ([f"{PROGRAMS}/direct", uncached] if uncached else []) + qemu.argv(vm, choices)
+
+
+def _tap(uuid: str, index: int, nic: Nic) -> str:
+    vlan, mtu = f",vlan={nic.vlan}" if nic.vlan else "", f",mtu={nic.mtu}" if nic.mtu else ""
+    return f"{names.tap(uuid, index)}={nic.bridge}{vlan}{mtu}"
 
 
 def _command(program: str, *words: str, flags: Sequence[str]) -> Value:
@@ -207,50 +224,15 @@ def _streams(vm: VM) -> list[tuple[str, Value]]:
 
 
 def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
-    devices = ["/dev/ptmx"] + ["/dev/kvm"] * (choices.accel == "kvm") + ["/dev/net/tun"] * bool(vm.entry.nics)
     return [
         ("DynamicUser", True),
-        ("User", f"vm-{qemu.short(vm.uuid)}"),
+        ("User", f"vm-{names.short(vm.uuid)}"),
         ("SupplementaryGroups", ["kvm"] * (choices.accel == "kvm")),
-        ("RuntimeDirectory", [qemu.runtime_directory(vm.uuid).removeprefix("/run/")]),
+        ("RuntimeDirectory", [names.runtime_directory(vm.uuid).removeprefix("/run/")]),
         ("RuntimeDirectoryMode", 0o750),
         ("UMask", 0o077),
-        ("OpenFile", [[i.path, f"disk{i.number - qemu.FIRST_FD}", int(i.readonly)] for i in qemu.images(vm)]),
-        ("DevicePolicy", "closed"),
-        ("DeviceAllow", [[device, "rw"] for device in devices]),
+        ("OpenFile", [[file.path, file.use, int(file.readonly)] for file in drives.files(vm)]),
+        ("LoadCredential", [[name, path] for name, path in drives.credentials(vm).items()]),
         ("LimitCORE", 0),
         ("OOMPolicy", "stop"),
-    ]
-
-
-def _sandbox(choices: qemu.Choices) -> list[tuple[str, Value]]:
-    families = ["AF_UNIX"] + ["AF_INET", "AF_INET6"] * bool(choices.vnc_tcp)
-    return [
-        ("NoNewPrivileges", True),
-        ("CapabilityBoundingSet", 0),
-        ("ProtectSystem", "strict"),
-        ("ProtectHome", "yes"),
-        ("PrivateTmp", True),
-        ("PrivateMounts", True),
-        ("PrivateIPC", True),
-        ("ProtectProc", "invisible"),
-        ("ProcSubset", "pid"),
-        ("ProtectKernelTunables", True),
-        ("ProtectKernelModules", True),
-        ("ProtectKernelLogs", True),
-        ("ProtectControlGroups", True),
-        ("ProtectClock", True),
-        ("ProtectHostname", True),
-        ("LockPersonality", True),
-        ("KeyringMode", "private"),
-        ("RestrictRealtime", True),
-        ("RestrictSUIDSGID", True),
-        # CLONE_NEWUTS alone: "none" (0) is silently lost at a daemon-reload, on 252 and 257.
-        ("RestrictNamespaces", 0x04000000),
-        ("RestrictAddressFamilies", [True, families]),
-        ("MemoryDenyWriteExecute", choices.accel == "kvm"),  # TCG writes the code that it runs
-        ("SystemCallArchitectures", ["native"]),
-        ("SystemCallFilter", [True, ["@system-service", "seccomp"]]),  # seccomp: for QEMU's own -sandbox
-        ("SystemCallFilter", [False, ["@privileged", "@resources"]]),
-        ("SystemCallErrorNumber", 1),  # EPERM
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from uncloud_host import qemu, unit
+from uncloud_host import names, unit
 from uncloud_host.actions import Action, SetStatus, Tell
 from uncloud_host.events import clean, stamp
 from uncloud_host.facts import Claim, Desired, Gone, Invalid, Me, Observed
@@ -111,7 +111,7 @@ def screens(seen: Seen, *, has_socket: bool | None = None) -> list[str]:
         return []
     if has_socket is None:  # without a valid entry nobody knows; the socket is the default
         has_socket = desired.entry.vnc.unix if isinstance(desired, VM) else True
-    return [evidence.vnc] * bool(evidence.vnc) + [f"{qemu.runtime_directory(seen.uuid)}/vnc.sock"] * has_socket
+    return [evidence.vnc] * bool(evidence.vnc) + [f"{names.runtime_directory(seen.uuid)}/vnc.sock"] * has_socket
 
 
 def _notes(seen: Seen, me: Me) -> Iterator[str]:
@@ -169,14 +169,14 @@ def record(seen: Seen, me: Me, plan: Sequence[Step]) -> dict[str, object]:
         "evidence": asdict(observed.evidence) if observed.evidence else None,
         "claim_record": asdict(seen.claim) if seen.claim else None,
         "screens": screens(seen),
-        "console": f"{qemu.runtime_directory(seen.uuid)}/console.sock" if observed.state in _SCREEN else None,
+        "console": f"{names.runtime_directory(seen.uuid)}/console.sock" if observed.state in _SCREEN else None,
         "plan": [asdict(step) for step in plan],
     }
 
 
 def _entry(vm: VM) -> dict[str, object]:
     told: dict[str, object] = vm.entry.model_dump(mode="json")
-    nics = [nic.model_dump() | {"mac": nic.mac or qemu.mac(vm.uuid, n)} for n, nic in enumerate(vm.entry.nics)]
+    nics = [nic.model_dump() | {"mac": nic.mac or names.mac(vm.uuid, n)} for n, nic in enumerate(vm.entry.nics)]
     return told | {"nics": nics}
 
 

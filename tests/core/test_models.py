@@ -28,9 +28,41 @@ INVALID = [
     ('{"host": "a", "name": " a"}', f'{NAME}, got " a"'),
     ('{"host": "a", "disks": {}}', "disks: expected a list of at most 24 objects, got {}"),
     ('{"host": "a", "disks": [7]}', "disks[0]: expected an object, got 7"),
-    ('{"host": "a", "disks": [{"fil": "/a"}]}', "disks[0].fil: unknown field"),
-    ('{"host": "a", "disks": [{"file": "/a"}, {}]}', "disks[1].file: missing, expected an absolute path without . or "
-     ".. and without % : $ or control characters"),
+    ('{"host": "a", "disks": [{"fil": "/a"}]}', "disks[0].fil: unknown field; did you mean file?"),
+    ('{"host": "a", "disks": [{"owner": 7}]}', "disks[0].owner: unknown field"),
+    ('{"host": "a", "disks": [{"a\\nb\\u001b": 7}]}', "disks[0].a\\nb\\u001b: unknown field"),
+    ('{"host": "a", "disks": [{"file": "/a"}, {}]}', "disks[1]: expected either file or rbd"),
+    ('{"host": "a", "disks": [{"file": "/a", "rbd": "one/a"}]}', "disks[0]: expected either file or rbd"),
+    ('{"host": "a", "disks": [{"rbd": "one"}]}', "disks[0].rbd: expected POOL/IMAGE or POOL/NAMESPACE/IMAGE, of "
+     'letters, digits and _ . + = -, got "one"'),
+    ('{"host": "a", "disks": [{"rbd": "one/a", "format": "qcow2"}]}', "disks[0].format: expected raw or qcow2 (an rbd "
+     'image is raw), got "qcow2"'),
+    ('{"host": "a", "disks": [{"file": "/a", "bus": "ide", "readonly": true}]}', "disks[0].readonly: expected no "
+     "readonly on bus ide, whose disks are always writable (use virtio, scsi or cdrom)"),
+    ('{"host": "a", "disks": [{"file": "/a"}, {"file": "/a"}]}', "disks: expected each image once, unless it is "
+     "read-only"),
+    ('{"host": "a", "smp": 3, "cpu": {"cores": 2}}', "cpu: expected sockets x cores x threads to be smp (3)"),
+    ('{"host": "a", "machine": "microvm"}', 'machine: expected q35, pc or a version of them, like pc-q35-10.0, got '
+     '"microvm"'),
+    ('{"host": "a", "boot": {"order": ["disk0"]}}', "boot: expected order to be of nothing, as there are no disks and "
+     "nics"),
+    ('{"host": "a", "nics": [{"bridge": "b"}], "boot": {"order": ["nic0", "nic0"]}}', "boot: expected order to be of "
+     "nic0"),
+    ('{"host": "a", "boot": {"order": ["cd"]}}', 'boot.order[0]: expected a list of disks and nics that the entry has, '
+     'like ["disk0", "nic0"], got "cd"'),
+    ('{"host": "a", "boot": {"append": "quiet"}}', "boot: expected a kernel beside initrd and append"),
+    ('{"host": "a", "vnc": {"password_file": "../x"}}', "vnc.password_file: expected the name of a file in "
+     '/etc/uncloud-host/secrets, got "../x"'),
+    ('{"host": "a", "cloud_init": {"user_data": 7}}', "cloud_init.user_data: expected a text or an object, got 7"),
+    ('{"host": "a", "cloud_init": {"user_data": "", "user_data_file": "a"}}', "cloud_init: expected only one of "
+     "user_data and user_data_file"),
+    ('{"host": "a", "limits": {"memory_max": 1024}}', "limits: expected memory_max to be more than memory, by what "
+     "QEMU itself needs"),
+    ('{"host": "a", "limits": {"cpu_shares": 7}}', "limits.cpu_shares: unknown field"),
+    ('{"host": "a", "nics": [{"bridge": "b", "mac": "02:00:00:00:00:01"}, {"bridge": "b", "mac": '
+     '"02:00:00:00:00:01"}]}', "nics: expected each mac once"),
+    ('{"host": "a", "nics": [{"bridge": "b", "vlan": 4095}]}', "nics[0].vlan: expected an integer from 1 to 4094, got "
+     "4095"),
     ('{"host": "a", "disks": [{"file": "/a/../b"}]}', "disks[0].file: expected an absolute path without . or .. and "
      'without % : $ or control characters, got "/a/../b"'),
     ('{"host": "a", "disks": [{"file": "/a", "bus": "cdrom", "readonly": false}]}', "disks[0].readonly: expected true "
@@ -39,6 +71,12 @@ INVALID = [
      'letters), got "a bridge"'),
     ('{"host": "a", "nics": [{"bridge": "br0", "mac": "ff:ff:ff:ff:ff:ff"}]}', "nics[0].mac: expected a unicast MAC "
      'address like 02:00:b3:39:79:75, got "ff:ff:ff:ff:ff:ff"'),
+    ('{"host": "a", "vnc": {"tcp": "[127.0.0.1]:5901"}}', 'vnc.tcp: expected true (the next free port), false, or '
+     '"ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901", got "[127.0.0.1]:5901"'),
+    ('{"host": "a", "cpu": {"model": "help"}}', 'cpu.model: expected a CPU model of QEMU, like "host" or "EPYC-v4", '
+     'got "help"'),
+    ('{"host": "a", "disks": [{"file": "/a b"}], "limits": {"io_read_iops_max": 7}}', "limits: expected no io_..._max "
+     "together with a disk whose file has a space, quote, backslash or ="),
     ('{"host": "a", "vnc": 7}', "vnc: expected an object, got 7"),
     ('{"host": "a", "vnc": {"tcp": "here"}}', "vnc.tcp: expected true (the next free port), false, or "
      '"ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901", got "here"'),
@@ -57,7 +95,7 @@ def test_an_invalid_entry_is_one_line_that_names_the_field(text: str, reason: st
 
 def test_an_entry_needs_only_a_host() -> None:
     entry = parse(b'{"host": "vmhost1"}')
-    assert (entry.memory, entry.smp, entry.restart, entry.vnc.unix) == (1024, 1, "always", True)
+    assert (entry.memory, entry.cpus, entry.restart, entry.vnc.unix) == (1024, 1, "always", True)
 
 
 def test_unknown_fields_at_the_top_are_somebody_elses() -> None:
@@ -99,6 +137,8 @@ def test_the_fingerprint_is_that_of_what_needs_a_restart() -> None:
     assert parse(b'{"host": "b", "status": "RUNNING", "status_reason": "x", "owner": 7}').fingerprint() == plain
     assert parse(b'{"host": "a", "memory": 1024, "disks": []}').fingerprint() == plain
     assert parse(b'{"host": "a", "memory": 1025}').fingerprint() != plain
+    live = b'{"host": "a", "limits": {"cpu_weight": 7}, "metadata": {"owner": 7}}'
+    assert parse(live).fingerprint() == plain
 
 
 @given(

@@ -1,0 +1,135 @@
+"""Has this host what an entry names: images, kernels, bridges, secrets, firmware? Looks only."""
+
+import os
+import stat
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from uncloud_host import drives
+from uncloud_host.config import Config
+from uncloud_host.devices import SECRETS, Nic
+from uncloud_host.models import VM
+
+QCOW2 = b"QFI\xfb"
+BACKING, FEATURES, VERSION = slice(8, 16), slice(72, 80), slice(4, 8)  # of qcow2's header, big-endian
+DATA_FILE = 1 << 2  # an incompatible feature: the data are in another file
+VNC_PASSWORD = 8  # what of a password VNC looks at
+
+
+class Missing(Exception):
+    """The machine lacks what a VM needs; the message is one line that names the entry's field."""
+
+
+def check(vm: VM, config: Config) -> None:
+    """Look whether everything is there and may be used. Raises Missing.
+
+    PID 1 opens the images as root, so a path must be safe from everybody else: below one of the directories for
+    images, a regular file, with no symlink and nothing that others can write on the way.
+    """
+    try:
+        _check_images(vm, config)
+        for index, nic in enumerate(vm.entry.nics):
+            _check_bridge(f"nics[{index}]", nic, config)
+        if vm.entry.firmware == "uefi" and not Path(drives.FIRMWARE).exists():
+            raise Missing(f"firmware: uefi needs {drives.FIRMWARE}, of the package ovmf")
+        _check_secrets(vm)
+    except OSError as error:  # it was there a moment ago
+        raise Missing(f"{error.filename}: {error.strerror}") from None
+
+
+def _check_images(vm: VM, config: Config) -> None:
+    for field, path in _images(vm):
+        if not any(path.startswith(f"{directory}/") for directory in config.image_dirs):
+            raise Missing(f"{field}: {path} is not below {' or '.join(config.image_dirs)}")
+        _be_safe(field, path)
+    for index, disk in enumerate(vm.entry.disks):
+        if disk.file and disk.format == "qcow2" and (problem := _qcow2_problem(disk.file)):
+            raise Missing(f"disks[{index}].file: {disk.file} {problem}")
+    for field, path in _kernels(vm):
+        if not Path(path).stat().st_mode & stat.S_IROTH:
+            raise Missing(f"{field}: QEMU's user cannot read {path}; chmod a+r")
+
+
+def _images(vm: VM) -> Iterator[tuple[str, str]]:
+    """List what an entry names, and the fields that name it."""
+    for index, disk in enumerate(vm.entry.disks):
+        if disk.file:
+            yield f"disks[{index}].file", disk.file
+    yield from _kernels(vm)
+
+
+def _kernels(vm: VM) -> Iterator[tuple[str, str]]:
+    boot = vm.entry.boot
+    yield from ((f"boot.{use}", path) for use, path in (("kernel", boot.kernel), ("initrd", boot.initrd)) if path)
+
+
+def _check_bridge(field: str, nic: Nic, config: Config) -> None:
+    if not any(fnmatchcase(nic.bridge, pattern) for pattern in config.bridges):
+        raise Missing(f"{field}.bridge: {nic.bridge} is not allowed by UNCLOUD_BRIDGES")
+    bridge = Path(f"/sys/class/net/{nic.bridge}/bridge")
+    if not bridge.is_dir():
+        raise Missing(f"{field}.bridge: there is no bridge {nic.bridge} on this host")
+    if nic.vlan and (bridge / "vlan_filtering").read_text().strip() != "1":
+        raise Missing(f"{field}.vlan: bridge {nic.bridge} has no vlan_filtering")
+
+
+def _check_secrets(vm: VM) -> None:
+    if name := vm.entry.vnc.password_file:
+        password = _secret("vnc.password_file", name)
+        if not 0 < len(password) <= VNC_PASSWORD or b"\n" in password:
+            text = f"expected 1 to {VNC_PASSWORD} characters and no newline, as printf %s PASSWORD > FILE writes them"
+            raise Missing(f"vnc.password_file: {SECRETS}/{name}: {text}")
+    if vm.entry.cloud_init and (name := vm.entry.cloud_init.user_data_file):
+        _secret("cloud_init.user_data_file", name)
+
+
+def _secret(field: str, name: str) -> bytes:
+    path = f"{SECRETS}/{name}"
+    _be_safe(field, path)
+    found = Path(path).stat()
+    if found.st_uid != 0 or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise Missing(f"{field}: {path} must be root's alone; chown root, chmod 600")
+    return Path(path).read_bytes()
+
+
+def _qcow2_problem(path: str) -> str:
+    """Look at the header: what it names beside itself would be opened by QEMU, or be missing."""
+    with Path(path).open("rb") as image:
+        header = image.read(FEATURES.stop)
+    if not header.startswith(QCOW2):
+        return "is no qcow2 image"
+    if any(header[BACKING]):
+        return "has a backing file; make it complete with qemu-img convert"
+    features = int.from_bytes(header[FEATURES]) if int.from_bytes(header[VERSION]) > 2 else 0  # noqa: PLR2004 - it says
+    return "has its data in another file; make it complete with qemu-img convert" if features & DATA_FILE else ""
+
+
+def _be_safe(field: str, path: str) -> None:
+    if problem := _unsafe(path):
+        raise Missing(f"{field}: {problem}")
+
+
+def _unsafe(path: str) -> str:
+    for step in _steps(path):
+        try:
+            found = os.lstat(step)
+        except OSError as error:
+            return f"{step}: {error.strerror}"
+        if stat.S_ISLNK(found.st_mode):
+            return f"{step} is a symbolic link"
+        if step == path:
+            return "" if stat.S_ISREG(found.st_mode) else f"{step} is not a regular file"
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{step} is not a directory"
+        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{step} can be written by others than root"
+    return ""
+
+
+def _steps(path: str) -> Iterator[str]:
+    """/a/b/c: /, /a, /a/b, /a/b/c."""
+    yield "/"
+    parts = path.split("/")[1:]
+    for count in range(1, len(parts) + 1):
+        yield "/" + "/".join(parts[:count])

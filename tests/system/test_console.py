@@ -51,6 +51,11 @@ def nothing_is_left(world: World) -> bool:
     return (relays(world), units, world.shell("ls /run/uncloud-host/console 2>/dev/null; true")) == ([], "", "")
 
 
+def resident(world: World, pid: int) -> float:
+    """MiB of memory that it had at most."""
+    return int(world.shell(f"awk '/VmHWM/ {{ print $2 }}' /proc/{pid}/status")) / 1024
+
+
 @contextmanager
 def attached(world: World, vm: str, *words: str) -> Iterator[Terminal]:
     with closing(Terminal(world, "uncloud-host", "console", vm, *words)) as terminal:
@@ -143,6 +148,16 @@ def test_all_of_a_long_text_arrives(world: World) -> None:
     assert console(world, "uncloud-host console reader < /root/text").stdout == text
     world.ask(uuid, status="TO_STOP")
     world.wait_gone(uuid)
+
+
+def test_the_key_works_while_a_paste_waits_for_the_guest(world: World, vm: str) -> None:
+    with attached(world, vm) as terminal:
+        terminal.type("a" * 300_000 + DETACH)
+        assert terminal.wait_status() == 0
+        assert terminal.state()["is_as_before"]
+        (pid,) = relays(world, vm)  # it waits a minute for a guest that is so slow
+        assert resident(world, pid) < 32
+        world.host.run("systemctl", "stop", f"uncloud-host-console@{vm}")
 
 
 def test_two_terminals_share_a_console(world: World, vm: str) -> None:
@@ -259,8 +274,7 @@ def test_a_guest_that_floods_a_stopped_terminal_goes_on(world: World, new_window
     other.see(rf"TINY-GUEST boot {before + 1}w")
     assert "TINY-GUEST boot" not in stopped.text()
     (pid,) = relays(world, uuid)
-    memory = int(world.shell(f"awk '/VmHWM/ {{ print $2 }}' /proc/{pid}/status"))
-    assert memory < 32 << 10, f"{memory} KiB"
+    assert resident(world, pid) < 32
     # For the rest of 30 s the journal has had enough of this guest.
     suppressed = f"journalctl -o cat -t systemd-journald -g 'Suppressed [0-9]+ messages from vm-{uuid}.service'; true"
 

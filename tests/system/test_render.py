@@ -28,7 +28,7 @@ def settings(unit: str) -> Counter[tuple[str, str, str]]:
         name, _, value = line.partition("=")
         if line.startswith("["):
             section = line
-        elif line and not line.startswith("#"):
+        elif line and not line.startswith("#") and line != "StandardInput=file":  # the next line says which
             if name.startswith("Exec"):  # the order of words counts
                 value = " ".join(map(repr, words(value)))
                 found[section, name, value] += bool(value)

@@ -28,7 +28,10 @@ VIRTIO_DISKS = 14  # what drives.py has PCI slots for
 # Linux cuts longer interface names silently and so reaches another interface (seen with QEMU's ifname=).
 _INTERFACE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
 _MAC = r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}"  # unicast only: QEMU itself accepts ff:ff:ff:ff:ff:ff
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{4,5})")
+_TCP = {
+    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{4,5}$"}]
+}  # fmt: skip
 _MODEL = r"(?!help$)[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"  # -cpu help: QEMU prints a list and ends with status 0
 _RBD = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,95}){1,2}"
 _SERIAL = r"[A-Za-z0-9_.+-]{1,20}"  # virtio-blk and IDE have 20 bytes for it
@@ -93,11 +96,16 @@ def at_most(number: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+PRINTABLE = {"type": "string", "pattern": r"^[^$\x00-\x1f\x7f]*$"}
+
+
 def _lower(text: str | None) -> str | None:
     return text.lower() if text else text
 
 
-AbsolutePath = Annotated[str, AfterValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^/[^%:$]+$"})]
+AbsolutePath = Annotated[
+    str, AfterValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^/[^%:$\x00-\x1f\x7f]+$"})
+]
 Name = Annotated[str, *like(_MODEL)]
 Secret = Annotated[str, *like(_FILE_NAME)]
 PATH = "an absolute path without . or .. and without % : $ or control characters"
@@ -201,7 +209,7 @@ class Vnc(Part):
     """Where the screen can be seen: a unix socket in the VM's runtime directory, a tcp address, or both."""
 
     unix: bool = Field(default=True, description="true or false")
-    tcp: Annotated[bool | str, AfterValidator(_tcp)] = Field(
+    tcp: Annotated[bool | str, AfterValidator(_tcp), WithJsonSchema(_TCP)] = Field(
         default=False,
         description='true (the next free port), false, or "ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901"',
     )
@@ -216,7 +224,7 @@ class Boot(Part):
     )
     kernel: AbsolutePath | None = Field(default=None, description=PATH)
     initrd: AbsolutePath | None = Field(default=None, description=PATH)
-    append: Annotated[str, AfterValidator(printable)] | None = Field(
+    append: Annotated[str, AfterValidator(printable), WithJsonSchema(PRINTABLE)] | None = Field(
         default=None, max_length=2000, description="at most 2000 printable characters without $"
     )
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from uncloud_host.devices import (
+    PRINTABLE,
     VIRTIO_DISKS,
     Boot,
     CloudInit,
@@ -45,6 +46,8 @@ _MACHINE = r"(q35|pc|pc-(q35|i440fx)-[0-9]{1,2}\.[0-9]{1,2})"
 # The host named by a value that is not JSON (a comma too many, say): whom the mistake should be told.
 _HOST_IN_TEXT = re.compile(rb'"host"\s*:\s*"([^"\\]+)"')
 
+_HOST = {**PRINTABLE, "minLength": 1, "maxLength": 255}
+_NAME = {"type": "string", "pattern": r"^[^$\x00-\x1f\x7f]*[^$\x00-\x1f\x7f \\]$"}
 # systemd 257 writes the path of a limit unquoted for its own executor: the VM does not start, or loses the limit.
 IN_NO_LIMIT = set(" \t\"'\\=")
 NOT_READ = {"status_reason", "metadata"}
@@ -87,7 +90,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", title="VM entry")
 
-    host: Annotated[str, AfterValidator(printable)] = Field(
+    host: Annotated[str, AfterValidator(printable), WithJsonSchema(_HOST)] = Field(
         min_length=1, max_length=255, description="the name of a VM host"
     )
     status: Status | None = Field(default=None, strict=False, description=f"one of {', '.join(Status)}")
@@ -95,7 +98,7 @@ class Entry(BaseModel):
         default=None,  # whatever else stands there makes no entry invalid
         description="a text that the agent writes",
     )
-    name: Annotated[str, AfterValidator(_name)] | None = Field(
+    name: Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME)] | None = Field(
         default=None,
         min_length=1,
         max_length=200,

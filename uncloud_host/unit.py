@@ -4,7 +4,6 @@ Everything that a restart needs is in the unit, so that systemd restarts a VM al
 away, in the middle of an upgrade. Traps that shaped the properties are told beside them; systemd is 257.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -131,19 +130,6 @@ def properties(vm: VM, choices: qemu.Choices, settings: Settings, marker: Eviden
         ("IOAccounting", True),
         *limits.said(vm, choices.accel),
     ]
-
-
-def render(listed: Sequence[tuple[str, Value]]) -> str:
-    """Show properties one per line, for people and for golden files."""
-    return "".join(f"{key}={_shown(value)}\n" for key, value in listed)
-
-
-def _shown(value: Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str | int):
-        return str(value)
-    return " ".join(shlex.quote(part) if isinstance(part, str) else _shown(part) for part in value)
 
 
 def _order() -> list[tuple[str, Value]]:

@@ -26,10 +26,14 @@ class Qmp:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(60)
-        self.socket.connect(path)
         self.lines = self.socket.makefile("r")
-        self.lines.readline()  # its greeting
-        self.ask("qmp_capabilities")  # answered when the machine has been made
+        try:
+            self.socket.connect(path)
+            self.lines.readline()  # its greeting
+            self.ask("qmp_capabilities")  # answered when the machine has been made
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Execute a command; events are skipped."""
@@ -63,6 +67,7 @@ class Qemu:
         self.argv = unit.command(vm, choices)
         self.directory = Path(names.runtime_directory(vm.uuid))
         self.process: subprocess.Popen[bytes] | None = None
+        self.said = ""  # all of it, when it has ended
         self.qmp: Qmp = None  # type: ignore[assignment]  # there is one inside the context
 
     def __enter__(self) -> Self:
@@ -83,10 +88,9 @@ class Qemu:
         try:
             eventually(self._listens, within=60, what="QEMU listens")
             self.qmp = Qmp(str(self.directory / "qmp.sock"))
-        except BaseException as error:
-            error.add_note(self.output)
+        except (AssertionError, OSError) as error:
             self._end()
-            raise
+            raise AssertionError(f"QEMU does not start: {self.said}") from error
         return self
 
     def __exit__(
@@ -111,6 +115,7 @@ class Qemu:
         assert self.process
         self.process.kill()
         self.process.wait()
+        self.said = self.output
         shutil.rmtree(self.directory)
         for index in range(len(self.vm.entry.nics)):
             subprocess.run(["ip", "link", "delete", names.tap(self.vm.uuid, index)], check=True)

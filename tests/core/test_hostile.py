@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.hostile import HARMLESS, NEVER_LOOKED_AT, NUMBERS, OTHERS, TEXTS, UUID, Path, fields, known, shown, vm, with_
-from uncloud_host import names, qemu, unit
+from uncloud_host import names, qemu, unit, unitfile
 from uncloud_host.conflict import conflict
 from uncloud_host.models import VM, InvalidEntry, host_of, parse
 from uncloud_host.patch import patched
@@ -103,7 +103,7 @@ def is_itself_or_refused(path: Path, value: object) -> None:
         assert {leaf for way, leaf in changed.items() if leaf != harmless[way]} <= {value, value.lower()}
     listed = properties(machine)
     assert "$" not in str(unit.command(machine, qemu.Choices()))
-    assert "$" not in unit.render(listed)
+    assert "$" not in unitfile.text(listed)
     assert not re.search(r"[\0\n]", str(listed).replace("\\n", "\n"))
     marker = unit.evidence(dict(listed)["Environment"])  # type: ignore[arg-type]
     assert marker

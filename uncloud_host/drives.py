@@ -5,6 +5,7 @@ rbd images are opened by QEMU itself, with a key that is a credential of its uni
 become an option.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -70,7 +71,7 @@ def credentials(vm: VM) -> dict[str, str]:
     return found | ({"vnc": f"{SECRETS}/{password}"} if password else {})
 
 
-def words(vm: VM, ceph_user: str) -> list[str]:
+def words(vm: VM, ceph_user: str, machine: str) -> list[str]:
     """Build the options of all disks."""
     by_use = {file.use: file for file in files(vm)}
     said = []
@@ -79,13 +80,14 @@ def words(vm: VM, ceph_user: str) -> list[str]:
         said += ["-object", json_option(secret)]
     if any(disk.bus == "scsi" for disk in vm.entry.disks):
         said += ["-device", json_option({"driver": "virtio-scsi-pci", "id": "scsi", "addr": f"{SCSI_SLOT:x}"})]
-    order = boot_order(vm)
+    order, places = boot_order(vm), _ide_places(machine)
     for index, disk in enumerate(vm.entry.disks):
         node = f"disk{index}"
         file = by_use.get(node)
         said += _fdset(file) if file else []
         said += ["-blockdev", json_option({"node-name": node, **_block(disk, file, ceph_user)})]
-        said += ["-device", json_option({**_device(disk, index), "drive": node, **order.get(node, {})})]
+        place = next(places) if disk.bus in {"ide", "cdrom"} else {}
+        said += ["-device", json_option({**_device(disk, index), **place, "drive": node, **order.get(node, {})})]
     if uefi := by_use.get("uefi"):
         code = {"driver": "file", "filename": FIRMWARE, "read-only": True}
         said += ["-blockdev", json_option({"node-name": "firmware", **code})]
@@ -95,6 +97,13 @@ def words(vm: VM, ceph_user: str) -> list[str]:
         said += [*_fdset(disc), "-blockdev", json_option({"node-name": "seed", **_file(disc)})]
         said += ["-device", json_option(device)]
     return said
+
+
+def _ide_places(machine: str) -> Iterator[dict[str, object]]:
+    """Give each disk of bus ide or cdrom its place: left to QEMU, the second one on q35 finds the first one's taken."""
+    if "q35" in machine:
+        return ({"bus": f"ide.{number}"} for number in count())
+    return ({"bus": f"ide.{number // 2}", "unit": number % 2} for number in count())
 
 
 def boot_order(vm: VM) -> dict[str, dict[str, int]]:

@@ -41,7 +41,7 @@ def argv(vm: VM, choices: Choices) -> list[str]:
         *_machine(vm, choices),
         *_monitors(vm.uuid),
         *_console(vm.uuid),
-        *drives.words(vm, choices.ceph_user),
+        *drives.words(vm, choices.ceph_user, vm.entry.machine or choices.machine),
         *_boot(vm),
         *_nics(vm, choices),
         *_screen(vm, choices),

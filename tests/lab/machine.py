@@ -34,6 +34,7 @@ REQUIREMENTS = {
     "/usr/lib/ISOLINUX/isolinux.bin": "isolinux",
     "/usr/lib/syslinux/modules/bios/ldlinux.c32": "syslinux-common",
     "/usr/bin/cpio": "cpio",
+    "/usr/bin/mformat": "mtools",
     "/usr/bin/xz": "xz-utils",
 }
 

@@ -26,7 +26,7 @@ RECIPE = 1  # raise it when a tree is to be made otherwise although no list belo
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BASE = """
     systemd systemd-sysv dbus libnss-systemd iproute2 ca-certificates procps etcd-server etcd-client
-    python3-aiosmtpd dma python3-pytest python3-freezegun python3-hypothesis
+    ovmf qemu-utils python3-aiosmtpd dma python3-pytest python3-freezegun python3-hypothesis
 """.split()  # noqa: SIM905
 BUILD = ["build-essential", "lintian"]  # the rest is debian/control's Build-Depends
 UNUSED_DAYS = 7

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "supplies:_seed": "writes into memory",
     "supplies:_keep_variables": "written whole or not at all, before each start",
     "supplies:_replace": "the same",
+    "supplies:_write": "the same",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

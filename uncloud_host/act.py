@@ -3,10 +3,10 @@ done, and the change itself brings the next pass.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from uncloud_host import limits, machine, needs, spool, supplies, unit
-from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host import limits, machine, needs, spool, supplies, unit, witness
+from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
@@ -14,14 +14,15 @@ from uncloud_host.conflict import conflict
 from uncloud_host.desired import Entries
 from uncloud_host.etcd import KeyValue
 from uncloud_host.events import Name
-from uncloud_host.facts import Me
-from uncloud_host.models import VM
+from uncloud_host.facts import Claim, Me
+from uncloud_host.models import VM, Status
 from uncloud_host.observe import Units
 from uncloud_host.reconcile import failed
 from uncloud_host.store import Refused, Store
 from uncloud_host.systemd import Refusal, Systemd, UnitExists
 from uncloud_host.telling import Teller
 from uncloud_host.unit import Evidence, State
+from uncloud_host.witness import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Hands:
     systemd: Systemd
     units: Units
     teller: Teller
+    witness: Witness
     screens: dict[str, str] = field(default_factory=dict)  # uuid: the VNC address given out in this pass
 
     def do(self, uuid: str, entry: KeyValue | None, action: Action) -> bool:
@@ -52,6 +54,8 @@ class Hands:
                 self.teller.say(uuid, f"forgetting its failures: {reason}")
                 self.systemd.reset_failed(unit.name(uuid))
                 self.units.doubt(uuid)  # no signal tells that NRestarts has changed
+            case Limit():
+                self._limit(action)
             case SetStatus():
                 return self._set_status(uuid, entry, action)
             case Secure(_, _, reason):
@@ -74,6 +78,7 @@ class Hands:
             return self._fail(vm, entry, taken)
         try:
             needs.check(vm, self.config)
+            witness.prepare(vm, self.config.ceph)
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
         except needs.Missing as problem:
             return self._fail(vm, entry, str(problem))
@@ -82,19 +87,16 @@ class Hands:
         except Refused as refusal:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
             return False
+        match self.witness.ask(vm, claim.id):
+            case witness.Later(why):
+                return self._wait(vm, entry, why)
+            case witness.No(why):
+                return self._fail(vm, entry, why)
         try:
             supplies.supply(vm)
         except supplies.Lacking as problem:
             return self._fail(vm, entry, str(problem))
-        marker = Evidence(
-            self.config.host,
-            claim.id,
-            vm.mod_revision,
-            vm.entry.fingerprint(),
-            vm.name,
-            vnc=address or "",
-            limits=limits.fingerprint(vm),
-        )
+        marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""
         self.teller.say(vm.uuid, f"starting: {reason}")
@@ -107,7 +109,35 @@ class Hands:
             return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
         return True
 
+    def _limit(self, action: Limit) -> None:
+        vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
+        self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
+        changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
+        self.systemd.set_properties(unit.name(vm.uuid), changed)
+        self.units.limited(vm.uuid, replace(action.evidence, limits=limits.fingerprint(vm, is_pending=is_pending)))
+
+    def _marker(self, vm: VM, claim: Claim, address: str | None) -> Evidence:
+        return Evidence(
+            self.config.host,
+            claim.id,
+            vm.mod_revision,
+            vm.entry.fingerprint(),
+            vm.name,
+            vnc=address or "",
+            limits=limits.fingerprint(vm),
+        )
+
+    def _wait(self, vm: VM, entry: KeyValue | None, reason: str) -> bool:
+        """Start nothing yet; people are told if it takes longer than usual."""
+        if reason:
+            self.teller.say_once(vm.uuid, f"not starting: {reason}")
+            # FAILED keeps its reason: written in turns with this one, it would be told anew at each retry.
+            if vm.entry.status != Status.FAILED and vm.entry.status_reason != reason:
+                self._set_status(vm.uuid, entry, SetStatus(vm.mod_revision, None, reason, reason))
+        return True
+
     def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
+        self.witness.drop(vm.uuid)
         return all(self.do(vm.uuid, entry, action) for action in failed(vm, text))
 
     def _before(self, vm: VM) -> Iterator[VM]:

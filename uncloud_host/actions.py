@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim
 from uncloud_host.models import VM, Status
+from uncloud_host.unit import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,15 @@ class Reset:
     """Forget failures: frees the name of a unit that systemd has given up, renews the backoff of one that runs."""
 
     uuid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Change the limits of a unit that runs, perhaps with an older entry: `evidence` tells."""
+
+    vm: VM
+    evidence: Evidence
     reason: str
 
 
@@ -80,4 +90,4 @@ class Wait:
     reason: str
 
 
-Action = Start | Stop | Reset | SetStatus | Secure | Release | Tell | Wait
+Action = Start | Stop | Reset | Limit | SetStatus | Secure | Release | Tell | Wait

@@ -39,11 +39,14 @@ def is_in_order(claim: Claim | None, desired: VM | Invalid, observed: Observed, 
 def is_newer(desired: Desired, claim: Claim) -> bool:
     """Tell whether an entry says something that it did not say when the VM was held.
 
-    A later revision alone is not enough: a scheduler's or an agent's own write brings back what a backup said.
+    A later revision alone is not enough: a scheduler's or an agent's own write brings back what a backup said. So does
+    the reason why another host waits, which its agent writes beside TO_START or TO_RESTART.
     """
     if not isinstance(desired, VM) or desired.mod_revision <= claim.mod_revision:
         return False
-    return desired.entry.status in _ASKS or _said(desired) != claim.said
+    status, host = desired.entry.status, desired.entry.host
+    asks = status == Status.TO_STOP or (status in _ASKS and host == claim.host)
+    return asks or _said(desired) != claim.said
 
 
 def _said(desired: Desired) -> str:

@@ -34,6 +34,15 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceph:
+    """As whom to speak to Ceph, for rbd disks. The files are looked at when they are needed."""
+
+    conf: str
+    user: str  # without "client."
+    keyring: str
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything an administrator of the host decides."""
 
@@ -46,6 +55,7 @@ class Config:
     vnc_listen: str
     image_dirs: tuple[str, ...]
     bridges: tuple[str, ...]  # patterns as in the shell
+    ceph: Ceph
 
 
 def read(environment: Mapping[str, str]) -> Config:
@@ -53,6 +63,7 @@ def read(environment: Mapping[str, str]) -> Config:
     known = _Variables(environment)
     accel = known("ACCEL", "kvm", "kvm or tcg", _one_of("kvm", "tcg"))
     host = known("HOST_NAME", socket.gethostname(), "a name without spaces", _word)
+    ceph = _ceph(known)
     config = Config(
         host=host,
         etcd=_etcd(known),
@@ -62,6 +73,7 @@ def read(environment: Mapping[str, str]) -> Config:
             accel=accel,
             cpu=known("CPU", "host" if accel == "kvm" else "max", "a CPU model of QEMU", _option),
             machine=known("MACHINE", "q35", "a machine type of QEMU", _option),
+            ceph_user=ceph.user,
             # Frames between tap and guest through the kernel, not QEMU: libvirt's and Proxmox's default, too.
             vhost=known("VHOST", "auto", "auto or no", _one_of("auto", "no")) == "auto" and Path(VHOST).exists(),
         ),
@@ -72,6 +84,7 @@ def read(environment: Mapping[str, str]) -> Config:
         vnc_listen=known("VNC_LISTEN", "127.0.0.1", "an address like 127.0.0.1 or [::]", _word),
         image_dirs=known("IMAGE_DIRS", "/var/lib/uncloud-host/images", "absolute paths separated by :", _paths),
         bridges=known("BRIDGES", "*", "names of bridges, or patterns like br*, separated by spaces", _words),
+        ceph=ceph,
     )
     known.check_for_others()
     return config
@@ -133,6 +146,15 @@ def _mail(known: _Variables, host: str) -> Mail:
     )
 
 
+def _ceph(known: _Variables) -> Ceph:
+    user = known("CEPH_USER", "libvirt", "a user of Ceph, without client.", _option)
+    return Ceph(
+        conf=known("CEPH_CONF", "/etc/ceph/ceph.conf", "an absolute path", _path),
+        user=user,
+        keyring=known("CEPH_KEYRING", f"/etc/ceph/ceph.client.{user}.keyring", "an absolute path", _path),
+    )
+
+
 def _word(text: str) -> str:
     if not text.isprintable() or " " in text or "$" in text:
         raise ValueError
@@ -178,6 +200,12 @@ def _paths(text: str) -> tuple[str, ...]:
     if not all(path.startswith("/") for path in paths):
         raise ValueError
     return paths
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError
+    return text
 
 
 def _urls(text: str) -> tuple[str, ...]:

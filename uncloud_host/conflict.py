@@ -8,6 +8,10 @@ from uncloud_host.models import VM
 
 def conflict(vm: VM, others: Iterable[VM]) -> str:
     """Say which field of an entry is taken by one of the others, and whose it is; nothing if all is free."""
+    own = _macs(vm)
+    for index, mac in enumerate(own):
+        if mac in own[:index]:  # one that is written is what another one without a mac gets
+            return f"nics[{index}].mac: {mac} is that of nics[{own.index(mac)}] too"
     for other in others:
         for index, disk in enumerate(vm.entry.disks):
             for theirs in other.entry.disks:
@@ -15,7 +19,7 @@ def conflict(vm: VM, others: Iterable[VM]) -> str:
                     field, image = disk.source
                     return f"disks[{index}].{field}: {image} is a disk of VM {other.name} ({other.uuid}) too"
         macs = set(_macs(other))
-        for index, mac in enumerate(_macs(vm)):
+        for index, mac in enumerate(own):
             if mac in macs:
                 return f"nics[{index}].mac: {mac} is a mac of VM {other.name} ({other.uuid}) too"
     return ""

@@ -9,17 +9,30 @@ import posixpath
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 SECRETS = "/etc/uncloud-host/secrets"  # entries name files in here; what is in them is never in etcd
 VNC_PORTS = range(5900, 65536)  # QEMU counts displays from port 5900
+LONGEST_PATH = 1000  # characters, of which each may be 4 of Linux's 4095 bytes
 VIRTIO_DISKS = 14  # what drives.py has PCI slots for
 
 # Linux cuts longer interface names silently and so reaches another interface (seen with QEMU's ifname=).
 _INTERFACE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
-_MAC = r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}"  # unicast only: QEMU itself accepts ff:ff:ff:ff:ff:ff
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})")
-_MODEL = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
+_MAC = r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}"  # unicast only: QEMU itself accepts ff:ff:ff:ff:ff:ff
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{4,5})")
+_TCP = {
+    "anyOf": [{"type": "boolean"}, {"type": "string", "pattern": r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{4,5}$"}]
+}  # fmt: skip
+_MODEL = r"(?!help$)[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"  # -cpu help: QEMU prints a list and ends with status 0
 _RBD = r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,95}){1,2}"
 _SERIAL = r"[A-Za-z0-9_.+-]{1,20}"  # virtio-blk and IDE have 20 bytes for it
 _FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -39,6 +52,8 @@ def printable(text: str) -> str:
 
 
 def _path(text: str) -> str:
+    if len(text) > LONGEST_PATH or text == "/":
+        raise ValueError
     # `%`: PID 1 doubles it in OpenFile= at a daemon-reload (seen on systemd 257). `:` separates OpenFile='s fields.
     if posixpath.normpath(text) != text or not text.startswith("/") or text.startswith("//") or set(text) & set("%:"):
         raise ValueError
@@ -50,7 +65,10 @@ def _tcp(value: bool | str) -> bool | str:
         match = _ADDRESS.fullmatch(value)
         if not match or int(match["port"]) not in VNC_PORTS:
             raise ValueError
-        ipaddress.ip_address(match["six"] or match["four"])  # no names: asking DNS would hold up every VM
+        # No names: asking DNS would hold up every VM. One spelling of each, so that it is seen when two are the same.
+        if match["six"]:
+            return f"[{ipaddress.IPv6Address(match['six'])}]:{int(match['port'])}"
+        return f"{ipaddress.IPv4Address(match['four'])}:{int(match['port'])}"
     return value
 
 
@@ -62,14 +80,32 @@ def like(pattern: str) -> tuple[AfterValidator, WithJsonSchema]:
             raise ValueError
         return text
 
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^({pattern})$"})
 
 
-def _lower(text: Any) -> Any:
-    return text.lower() if isinstance(text, str) else text
+def at_most(number: int) -> BeforeValidator:
+    """Refuse a longer list before its items are looked at: there may be a million of them."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        if len(value) > number:
+            raise ValueError
+        return tuple(value)  # a list is one only in JSON, and what comes from here is not JSON any more
+
+    return BeforeValidator(check)
 
 
-AbsolutePath = Annotated[str, AfterValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^/[^%:$]+$"})]
+PRINTABLE = {"type": "string", "pattern": r"^[^$\x00-\x1f\x7f]*$"}
+
+
+def _lower(text: str | None) -> str | None:
+    return text.lower() if text else text
+
+
+AbsolutePath = Annotated[
+    str, AfterValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^/[^%:$\x00-\x1f\x7f]+$"})
+]
 Name = Annotated[str, *like(_MODEL)]
 Secret = Annotated[str, *like(_FILE_NAME)]
 PATH = "an absolute path without . or .. and without % : $ or control characters"
@@ -166,14 +202,14 @@ class Nic(Part):
     vlan: int | None = Field(default=None, ge=1, le=4094, description="an integer from 1 to 4094")
     mtu: int | None = Field(default=None, ge=68, le=65535, description="an integer from 68 to 65535 (bytes)")
 
-    _mac_in_lower_case = field_validator("mac", mode="before")(_lower)
+    _mac_in_lower_case = field_validator("mac")(_lower)
 
 
 class Vnc(Part):
     """Where the screen can be seen: a unix socket in the VM's runtime directory, a tcp address, or both."""
 
     unix: bool = Field(default=True, description="true or false")
-    tcp: Annotated[bool | str, AfterValidator(_tcp)] = Field(
+    tcp: Annotated[bool | str, AfterValidator(_tcp), WithJsonSchema(_TCP)] = Field(
         default=False,
         description='true (the next free port), false, or "ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901"',
     )
@@ -183,12 +219,12 @@ class Vnc(Part):
 class Boot(Part):
     """What is booted: devices in an order, or a kernel."""
 
-    order: tuple[Annotated[str, *like(_BOOTABLE)], ...] | None = Field(
+    order: Annotated[tuple[Annotated[str, *like(_BOOTABLE)], ...] | None, at_most(32)] = Field(
         default=None, description='a list of disks and nics that the entry has, like ["disk0", "nic0"]'
     )
     kernel: AbsolutePath | None = Field(default=None, description=PATH)
     initrd: AbsolutePath | None = Field(default=None, description=PATH)
-    append: Annotated[str, AfterValidator(printable)] | None = Field(
+    append: Annotated[str, AfterValidator(printable), WithJsonSchema(PRINTABLE)] | None = Field(
         default=None, max_length=2000, description="at most 2000 printable characters without $"
     )
 
@@ -235,3 +271,9 @@ class Limits(Part):
         default=None, ge=1, le=1 << 50, description="an integer from 1 up (operations per second)"
     )
     memory_max: int | None = Field(default=None, ge=8, le=1 << 26, description="an integer from 8 up (MiB)")
+
+    @property
+    def of_io(self) -> bool:
+        """Tell whether there are limits that systemd sets by the paths of disks."""
+        rates = (self.io_read_bandwidth_max, self.io_write_bandwidth_max, self.io_read_iops_max, self.io_write_iops_max)
+        return any(rates)

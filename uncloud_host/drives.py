@@ -1,10 +1,10 @@
 """The disks of a VM on QEMU's command line: image files, rbd images, the cloud-init seed and UEFI's variables. Pure.
 
 Files arrive as file descriptors that PID 1 opened (OpenFile=), so images stay root's alone and QEMU can open no other;
-rbd images are opened by QEMU itself, with a key that is a credential of its unit. All is JSON: nothing in an entry can
-become an option.
+rbd images are opened by QEMU itself, with a key that is a credential of its unit.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -12,7 +12,7 @@ from itertools import count
 from uncloud_host.devices import SECRETS, Disk
 from uncloud_host.models import VM
 from uncloud_host.names import RUNTIME, credential
-from uncloud_host.options import json_option, option
+from uncloud_host.options import option, options
 
 FIRST_FD = 3  # PID 1 passes the files of OpenFile= from 3 up, in the order of the list (sd_listen_fds(3))
 CEPH_CONF = f"{RUNTIME}/ceph.conf"  # like CEPH_KEY in /run: VMs are restarted also when the package is gone
@@ -20,6 +20,7 @@ CEPH_KEY = "/run/uncloud-host/ceph.key"
 SEEDS = "/run/uncloud-host/seeds"
 VARIABLES = "/var/lib/uncloud-host/uefi"  # each VM's own store of UEFI variables
 FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+DIRECT = {"none", "directsync"}  # caches: not the host's
 KERNEL = ("kernel", "initrd")  # QEMU opens these by path: of the descriptor, so that directories may be root's alone
 # PCI slots that do not depend on what else a VM has: an added disk must not rename the guest's nics (enp0s8).
 SCSI_SLOT, SEED_SLOT, FIRST_DISK_SLOT = 0x07, 0x1E, 0x10
@@ -49,6 +50,12 @@ def files(vm: VM) -> list[File]:
     return [File(*found, number) for number, found in zip(count(FIRST_FD), there, strict=False)]
 
 
+def direct(vm: VM) -> list[int]:
+    """List the descriptors that must have O_DIRECT before QEMU takes them."""
+    uncached = {f"disk{n}" for n, disk in enumerate(vm.entry.disks) if disk.cache in DIRECT}
+    return [file.number for file in files(vm) if file.use in uncached]
+
+
 def seed(uuid: str) -> str:
     """Name the disk image that carries cloud-init's seed; made anew at each start that the agent makes."""
     return f"{SEEDS}/{uuid}.iso"
@@ -76,34 +83,22 @@ def words(vm: VM, ceph_user: str, machine: str) -> list[str]:
     by_use = {file.use: file for file in files(vm)}
     said = []
     if has_rbd(vm):
-        secret = {"qom-type": "secret", "id": "ceph", "format": "base64", "file": credential(vm.uuid, "ceph")}
-        said += ["-object", json_option(secret)]
+        said += ["-object", option("secret", id="ceph", format="base64", file=credential(vm.uuid, "ceph"))]
     if any(disk.bus == "scsi" for disk in vm.entry.disks):
-        said += ["-device", json_option({"driver": "virtio-scsi-pci", "id": "scsi", "addr": f"{SCSI_SLOT:x}"})]
-    order, places = boot_order(vm), _ide_places(machine)
+        said += ["-device", f"virtio-scsi-pci,id=scsi,addr={SCSI_SLOT:x}"]
+    order, ide = boot_order(vm), _ide(machine)
     for index, disk in enumerate(vm.entry.disks):
         node = f"disk{index}"
         file = by_use.get(node)
-        said += _fdset(file) if file else []
-        said += ["-blockdev", json_option({"node-name": node, **_block(disk, file, ceph_user)})]
-        place = next(places) if disk.bus in {"ide", "cdrom"} else {}
-        said += ["-device", json_option({**_device(disk, index), **place, "drive": node, **order.get(node, {})})]
+        said += _file(file, node, disk) if file else ["-blockdev", _rbd(disk, node, ceph_user)]
+        driver, properties = _device(disk, index)
+        properties |= next(ide) if disk.bus in {"ide", "cdrom"} else {}
+        said += ["-device", options(driver, {**properties, "drive": node, **order.get(node, {})})]
     if uefi := by_use.get("uefi"):
-        code = {"driver": "file", "filename": FIRMWARE, "read-only": True}
-        said += ["-blockdev", json_option({"node-name": "firmware", **code})]
-        said += [*_fdset(uefi), "-blockdev", json_option({"node-name": "uefi", **_file(uefi)})]
-    if disc := by_use.get("seed"):
-        device = {"driver": "virtio-blk-pci", "addr": f"{SEED_SLOT:x}", "drive": "seed", "serial": "cidata"}
-        said += [*_fdset(disc), "-blockdev", json_option({"node-name": "seed", **_file(disc)})]
-        said += ["-device", json_option(device)]
+        said += ["-blockdev", f"file,node-name=firmware,filename={FIRMWARE},read-only=on", *_file(uefi, "uefi")]
+    if seed := by_use.get("seed"):
+        said += [*_file(seed, "seed"), "-device", f"virtio-blk-pci,addr={SEED_SLOT:x},serial=cidata,drive=seed"]
     return said
-
-
-def _ide_places(machine: str) -> Iterator[dict[str, object]]:
-    """Give each disk of bus ide or cdrom its place: left to QEMU, the second one on q35 finds the first one's taken."""
-    if "q35" in machine:
-        return ({"bus": f"ide.{number}"} for number in count())
-    return ({"bus": f"ide.{number // 2}", "unit": number % 2} for number in count())
 
 
 def boot_order(vm: VM) -> dict[str, dict[str, int]]:
@@ -114,50 +109,56 @@ def boot_order(vm: VM) -> dict[str, dict[str, int]]:
     return {name: {"bootindex": number} for number, name in enumerate(order, start=1)}
 
 
-def _fdset(file: File) -> list[str]:
-    return ["-add-fd", option(fd=file.number, set=file.number)]
+def _ide(machine: str) -> Iterator[dict[str, object]]:
+    """Count the places of IDE disks: QEMU finds no second one by itself on q35, where each bus has one place."""
+    if "q35" in machine:
+        return ({"bus": f"ide.{number}"} for number in count())
+    return ({"bus": f"ide.{number // 2}", "unit": number % 2} for number in count())
 
 
-def _file(file: File) -> dict[str, object]:
+def _file(file: File, node: str, disk: Disk | None = None) -> list[str]:
+    """Open an image by its descriptor. A raw one needs no second block node for its format."""
+    image = f"{node}-file" if disk and disk.format == "qcow2" else node
     # The lock makes a second QEMU on the same image fail instead of corrupting it.
-    node = {"driver": "file", "filename": f"/dev/fdset/{file.number}", "locking": "on"}
-    return node | ({"read-only": True} if file.readonly else {})
+    said = {"node-name": image, "filename": f"/dev/fdset/{file.number}", "locking": True}
+    said |= ({"read-only": True} if file.readonly else {}) | (_options(disk) if disk else {})
+    words = ["-add-fd", f"fd={file.number},set={file.number}", "-blockdev", options("file", said)]
+    if disk and disk.format == "qcow2":
+        # JSON alone can say null. Without it, QEMU would open whatever an image's header names as its backing file.
+        top = {"driver": "qcow2", "node-name": node, "file": image, "backing": None, "read-only": file.readonly}
+        cache = {"direct": disk.cache in DIRECT, "no-flush": disk.cache == "unsafe"}
+        discard = "unmap" if disk.discard else "ignore"
+        words += ["-blockdev", json.dumps(top | {"cache": cache, "discard": discard}, separators=(",", ":"))]
+    return words
 
 
-def _rbd(disk: Disk, user: str) -> dict[str, object]:
+def _rbd(disk: Disk, node: str, user: str) -> str:
     pool, *namespace, image = (disk.rbd or "").split("/")
-    place = {"pool": pool, "image": image} | ({"namespace": namespace[0]} if namespace else {})
-    node = {"driver": "rbd", **place, "user": user, "key-secret": "ceph", "conf": CEPH_CONF}
-    return node | ({"read-only": True} if disk.is_readonly else {})
+    place = {"pool": pool} | ({"namespace": namespace[0]} if namespace else {}) | {"image": image}
+    said = {"node-name": node, **place, "user": user, "key-secret": "ceph", "conf": CEPH_CONF}
+    return options("rbd", said | ({"read-only": True} if disk.is_readonly else {}) | _options(disk))
 
 
-def _block(disk: Disk, file: File | None, ceph_user: str) -> dict[str, object]:
-    """Build the block node of a disk; what is QEMU's default is not said."""
-    options: dict[str, object] = {"discard": "unmap"} if disk.discard else {}
-    if disk.cache in {"none", "directsync"}:
-        options["cache"] = {"direct": True}
-    elif disk.cache == "unsafe":
-        options["cache"] = {"no-flush": True}
-    node = (_file(file) if file else _rbd(disk, ceph_user)) | options
-    if disk.format == "raw":  # the protocol's node is enough
-        return node
-    readonly = {"read-only": True} if disk.is_readonly else {}
-    # Without a word about it, QEMU would open whatever path an image's header names as its backing file.
-    return {"driver": disk.format, **readonly, **options, "backing": None, "file": node}
+def _options(disk: Disk) -> dict[str, object]:
+    """Say what is not QEMU's default."""
+    discard: dict[str, object] = {"discard": "unmap"} if disk.discard else {}
+    if disk.cache in DIRECT:
+        return discard | {"cache.direct": True}
+    return discard | ({"cache.no-flush": True} if disk.cache == "unsafe" else {})
 
 
-def _device(disk: Disk, index: int) -> dict[str, object]:
+def _device(disk: Disk, index: int) -> tuple[str, dict[str, object]]:
     said: dict[str, object] = {"serial": disk.serial} if disk.serial else {}
     if disk.bus == "cdrom":
-        return {"driver": "ide-cd", **said}
+        return "ide-cd", said
     if not disk.is_readonly:
         # An error stops the guest instead of showing it a broken disk: it goes on when the disk is back.
         said |= {"werror": "stop", "rerror": "stop"}
-        said |= {"write-cache": "off"} if disk.cache in {"writethrough", "directsync"} else {}
+        said |= {"write-cache": False} if disk.cache in {"writethrough", "directsync"} else {}
     match disk.bus:
         case "virtio":
-            return {"driver": "virtio-blk-pci", "addr": f"{FIRST_DISK_SLOT + index:x}", **said}
+            return "virtio-blk-pci", {"addr": f"{FIRST_DISK_SLOT + index:x}", **said}
         case "scsi":
-            return {"driver": "scsi-hd", "bus": "scsi.0", "scsi-id": index, **said}
+            return "scsi-hd", {"bus": "scsi.0", "scsi-id": index, **said}
         case _:
-            return {"driver": "ide-hd", **said}
+            return "ide-hd", said

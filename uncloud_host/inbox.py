@@ -1,4 +1,4 @@
-"""The one queue of the deciding thread: hints from etcd and the bus, and the word that it is over."""
+"""The one queue of the deciding thread: hints from etcd, the bus and Ceph, and the word that it is over."""
 
 import queue
 from contextlib import suppress
@@ -15,13 +15,20 @@ class UnitChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LookedAt:
+    """There is an answer of Ceph about the disks of a VM that is to be started."""
+
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """Stop the agent; VMs run on. `error` is why, if it is not by request."""
 
     error: str = ""
 
 
-Message = news.Told | UnitChanged | Over
+Message = news.Told | UnitChanged | LookedAt | Over
 
 
 class Inbox:

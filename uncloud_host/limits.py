@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from uncloud_host.models import VM
 
 MIB = 1 << 20
+WEIGHTS = {"cpu_weight", "cpu_quota", "io_weight"}
 UNSET = (1 << 64) - 1  # systemd's "infinity" and its "[not set]"
 # What QEMU needs beside the guest's memory, in MiB, generously: the limit is there to stop a QEMU that leaks, not to
 # squeeze one that works. Others' figures: KubeVirt 240 + 8 per CPU + memory / 512; fc.qemu expects 512.
@@ -16,14 +17,22 @@ TRANSLATIONS = 1024  # TCG's cache of translated code
 Property = tuple[str, int | Sequence[Sequence[str | int]]]
 
 
-def properties(vm: VM, accel: str) -> list[Property]:
-    """List the limits of a VM, those that its entry does not set included: setting them again resets them."""
+def properties(vm: VM, accel: str, *, is_pending: bool = False) -> list[Property]:
+    """List the limits of a VM, those that its entry does not set included: setting them again resets them.
+
+    `is_pending`: the VM runs with another entry than this one, so what depends on its memory and its disks waits.
+    """
     limits = vm.entry.limits
     quota = UNSET if limits.cpu_quota is None else limits.cpu_quota * 10_000  # microseconds of CPU per second
-    return [
+    weights: list[Property] = [
         ("CPUWeight", limits.cpu_weight or UNSET),
         ("CPUQuotaPerSecUSec", quota),
         ("IOWeight", limits.io_weight or UNSET),
+    ]
+    if is_pending:
+        return weights
+    return [
+        *weights,
         ("IOReadBandwidthMax", _of_disks(vm, limits.io_read_bandwidth_max)),
         ("IOWriteBandwidthMax", _of_disks(vm, limits.io_write_bandwidth_max)),
         ("IOReadIOPSMax", _of_disks(vm, limits.io_read_iops_max)),
@@ -47,9 +56,12 @@ def memory_max(vm: VM, accel: str) -> int:
     return entry.memory + own + (TRANSLATIONS if accel == "tcg" else 0)
 
 
-def fingerprint(vm: VM) -> str:
-    """Hash what an entry says of limits, to tell whether a running unit has them."""
-    told = vm.entry.limits.model_dump(mode="json", exclude_defaults=True)
+def fingerprint(vm: VM, *, is_pending: bool = False) -> str:
+    """Hash what an entry says of limits, to tell whether a running unit has them; nothing if it says nothing."""
+    limits = vm.entry.limits
+    if not limits.model_fields_set:
+        return ""
+    told = limits.model_dump(mode="json", exclude_defaults=True, include=WEIGHTS if is_pending else None)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8] if told else ""
 
 

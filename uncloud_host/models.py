@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,19 +24,42 @@ from pydantic import (
     field_validator,
 )
 
-from uncloud_host.devices import VIRTIO_DISKS, Boot, CloudInit, Cpu, Disk, Expected, Limits, Nic, Vnc, like, printable
+from uncloud_host.devices import (
+    PRINTABLE,
+    VIRTIO_DISKS,
+    Boot,
+    CloudInit,
+    Cpu,
+    Disk,
+    Expected,
+    Limits,
+    Nic,
+    Vnc,
+    at_most,
+    like,
+    printable,
+)
+from uncloud_host.problems import problems, repeated
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MACHINE = r"(q35|pc|pc-(q35|i440fx)-[0-9]{1,2}\.[0-9]{1,2})"
 # The host named by a value that is not JSON (a comma too many, say): whom the mistake should be told.
 _HOST_IN_TEXT = re.compile(rb'"host"\s*:\s*"([^"\\]+)"')
 
-_SHOWN = 60  # characters of a wrong value
+_HOST = {**PRINTABLE, "minLength": 1, "maxLength": 255}
+_NAME = {"type": "string", "pattern": r"^[^$\x00-\x1f\x7f]*[^$\x00-\x1f\x7f \\]$"}
+# systemd 257 writes the path of a limit unquoted for its own executor: the VM does not start, or loses the limit.
+IN_NO_LIMIT = set(" \t\"'\\=")
+NOT_READ = {"status_reason", "metadata"}
 IDE_DISKS = {"q35": 6, "pc": 4}
 
 
 class InvalidEntry(Exception):
-    """The value is no VM entry; the message is one line that names the field and what was expected."""
+    """The value is no VM entry; `args` are its problems, each a line that names the field and what was expected."""
+
+    def __str__(self) -> str:
+        """Tell one problem: as many as a status_reason has room for."""
+        return str(self.args[0])
 
 
 class Status(StrEnum):
@@ -67,13 +90,15 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", title="VM entry")
 
-    host: Annotated[str, AfterValidator(printable)] = Field(min_length=1, description="the name of a VM host")
+    host: Annotated[str, AfterValidator(printable), WithJsonSchema(_HOST)] = Field(
+        min_length=1, max_length=255, description="the name of a VM host"
+    )
     status: Status | None = Field(default=None, strict=False, description=f"one of {', '.join(Status)}")
     status_reason: Annotated[object, WithJsonSchema({"type": "string"})] = Field(
         default=None,  # whatever else stands there makes no entry invalid
         description="a text that the agent writes",
     )
-    name: Annotated[str, AfterValidator(_name)] | None = Field(
+    name: Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME)] | None = Field(
         default=None,
         min_length=1,
         max_length=200,
@@ -86,8 +111,12 @@ class Entry(BaseModel):
         default=None, description="q35, pc or a version of them, like pc-q35-10.0"
     )
     firmware: Literal["bios", "uefi"] = Field(default="bios", description="bios or uefi")
-    disks: tuple[Disk, ...] = Field(default=(), max_length=24, description="a list of at most 24 objects")
-    nics: tuple[Nic, ...] = Field(default=(), max_length=8, description="a list of at most 8 objects")
+    disks: Annotated[tuple[Disk, ...], at_most(24)] = Field(
+        default=(), max_length=24, description="a list of at most 24 objects"
+    )
+    nics: Annotated[tuple[Nic, ...], at_most(8)] = Field(
+        default=(), max_length=8, description="a list of at most 8 objects"
+    )
     boot: Boot = Field(default=Boot(), description="an object")
     vnc: Vnc = Field(default=Vnc(), description="an object")
     cloud_init: CloudInit | None = Field(default=None, description="an object")
@@ -133,8 +162,10 @@ class Entry(BaseModel):
     @field_validator("boot")
     @classmethod
     def _boots_what_it_has(cls, boot: Boot, info: ValidationInfo) -> Boot:
-        has = {f"disk{n}" for n in range(len(info.data.get("disks", ())))}
-        has |= {f"nic{n}" for n in range(len(info.data.get("nics", ())))}
+        if not info.data.keys() >= {"disks", "nics"}:
+            return boot  # what is wrong there is told there
+        has = {f"disk{n}" for n in range(len(info.data["disks"]))}
+        has |= {f"nic{n}" for n in range(len(info.data["nics"]))}
         order = boot.order or ()
         if not has.issuperset(order) or len(set(order)) != len(order):
             raise Expected(f"order to be of {', '.join(sorted(has)) or 'nothing, as there are no disks and nics'}")
@@ -142,9 +173,12 @@ class Entry(BaseModel):
 
     @field_validator("limits")
     @classmethod
-    def _memory_suffices(cls, limits: Limits, info: ValidationInfo) -> Limits:
+    def _can_be_set(cls, limits: Limits, info: ValidationInfo) -> Limits:
         if limits.memory_max is not None and limits.memory_max <= info.data.get("memory", 0):
             raise Expected("memory_max to be more than memory, by what QEMU itself needs")
+        paths = [disk.file for disk in info.data.get("disks", ()) if disk.file]
+        if limits.of_io and any(set(path) & IN_NO_LIMIT for path in paths):
+            raise Expected("no io_..._max together with a disk whose file has a space, quote, backslash or =")
         return limits
 
     @property
@@ -178,9 +212,12 @@ class VM:
 def parse(value: bytes) -> Entry:
     """Read an entry. Raises InvalidEntry with a one-line reason."""
     try:
-        return Entry.model_validate_json(value)
+        entry = Entry.model_validate_json(value)
     except ValidationError as error:
-        raise InvalidEntry(_reason(error)) from None
+        raise InvalidEntry(*problems(error, Entry)) from None
+    if twice := repeated(value, Entry, besides=NOT_READ):
+        raise InvalidEntry(*twice)
+    return entry
 
 
 def host_of(value: bytes) -> str | None:
@@ -191,48 +228,3 @@ def host_of(value: bytes) -> str | None:
         match = _HOST_IN_TEXT.search(value)
         return match[1].decode(errors="replace") if match else None
     return host if isinstance(host, str) else None
-
-
-def _reason(error: ValidationError) -> str:
-    errors = error.errors(include_url=False)
-    # A mistyped name makes two errors, "unknown" and "missing": the first tells more.
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    if first["type"] == "json_invalid":
-        return f"not JSON: {first['ctx']['error'].partition(' at line')[0]}"  # our own write moves the place
-    path, expected = _place(first["loc"])
-    if not path:
-        return f"expected a JSON object, got {_short(first['input'])}"
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown field"
-    if first["type"] == "missing":
-        return f"{path}: missing, expected {expected}"
-    if isinstance(told := first.get("ctx", {}).get("error"), Expected):
-        return f"{path}: expected {told}"
-    return f"{path}: expected {expected}, got {_short(first['input'])}"
-
-
-def _place(loc: tuple[int | str, ...]) -> tuple[str, str]:
-    """Turn pydantic's loc into a path as people write it, and find the description of what is expected there."""
-    path, expected, model = "", "an object", Entry  # type: str, str, type[BaseModel] | None
-    for part in loc:
-        if isinstance(part, int):
-            path, expected = f"{path}[{part}]", "an object" if model else expected
-        elif model is not None:  # else the name of a union's branch, which pydantic appends to the path
-            path = f"{path}.{part[:_SHOWN]}" if path else part
-            field = model.model_fields.get(part)
-            expected = (field.description or "") if field else ""
-            model = _model_in(field.annotation) if field else None
-    return path, expected
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the nested model of a field's type: Vnc itself, or Disk in tuple[Disk, ...]."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

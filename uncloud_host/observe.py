@@ -5,11 +5,12 @@ has changed, and kept until then.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from uncloud_host import unit
+from uncloud_host import spool, unit
 from uncloud_host.facts import Observed
 from uncloud_host.systemd import Listed, Systemd
-from uncloud_host.unit import State
+from uncloud_host.unit import Evidence, State
 
 ABSENT = Observed(State.ABSENT)
 
@@ -48,6 +49,8 @@ class Units:
             return known
         details = self._systemd.details(listed.name)
         evidence = unit.evidence(details.environment)
+        if evidence and (limits := spool.limits(uuid, _start(evidence))) is not None:
+            evidence = replace(evidence, limits=limits)  # its environment is still that of its start
         if listed.state == State.ABSENT and listed.job:  # its start waits in the queue
             return Observed(State.STARTING, evidence) if evidence else None
         state = listed.state
@@ -58,6 +61,11 @@ class Units:
         elif not details.invocation:
             return None
         return Observed(state, evidence, details.invocation, details.restarts, details.since)
+
+    def limited(self, uuid: str, evidence: Evidence) -> None:
+        """Remember that a unit has other limits now than it was started with."""
+        spool.write_limits(uuid, _start(evidence), evidence.limits)
+        self.observed[uuid] = replace(self.get(uuid), evidence=evidence)
 
     def _is_there(self, listed: Listed) -> bool:
         """Tell whether anything is left of a unit. `systemctl reset-failed` makes one inactive that has processes."""
@@ -82,3 +90,8 @@ class Units:
     def get(self, uuid: str) -> Observed:
         """What is known of a VM's unit."""
         return self.observed.get(uuid, ABSENT)
+
+
+def _start(evidence: Evidence) -> str:
+    """Name the start of a unit; systemd's own restarts keep what was changed since."""
+    return f"{evidence.claim} {evidence.mod_revision}"

@@ -1,23 +1,25 @@
 """How an option of QEMU's command line is written, so that no value can become an option. Pure."""
 
-import json
-from collections.abc import Mapping
 
-from uncloud_host import names
+def option(first: str, /, **rest: object) -> str:
+    """Write a key=value option; in keys `_` stands for `-`.
 
-
-def option(first: str | None = None, **rest: object) -> str:
-    """Write a key=value option. Every comma of a value is doubled: QEMU's way to say that it is one."""
-    words = [] if first is None else [first.replace(",", ",,")]
-    words += [f"{key.replace('_', '-')}={str(value).replace(',', ',,')}" for key, value in rest.items()]
-    return ",".join(words)
+    Every comma of a value is doubled: QEMU's way to say that it is one.
+    """
+    return options(first, {key.replace("_", "-"): value for key, value in rest.items()})
 
 
-def json_option(members: Mapping[str, object]) -> str:
-    """Write an option as JSON, which QEMU takes for what it is and refuses if a member is unknown."""
-    return json.dumps(members, separators=(",", ":"))
+def options(first: str, rest: dict[str, object]) -> str:
+    """Write a key=value option whose keys are exactly these. True and False are on and off."""
+    return ",".join([_value(first), *(f"{key}={_value(value)}" for key, value in rest.items())])
 
 
-def socket(name: str, uuid: str) -> str:
-    """Write the option of a socket that QEMU listens on, in the VM's runtime directory."""
-    return option("socket", id=name, path=f"{names.runtime_directory(uuid)}/{name}.sock", server="on", wait="off")
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value).replace(",", ",,")
+
+
+def socket(name: str) -> str:
+    """Write the option of a socket that QEMU listens on, in the directory where it works: the VM's own."""
+    return option("socket", id=name, path=f"{name}.sock", server=True, wait=False)

@@ -29,28 +29,30 @@ def patched(value: bytes, changes: Mapping[str, str | None]) -> bytes:
 
 
 def _with(text: str, key: str, new: str) -> str:
-    found = [member for member in _members(text) if member.key == key]
-    if not found:
+    members = list(_members(text))
+    if all(member.key != key for member in members):
         brace = text.index("{") + 1
-        comma = ", " if any(_members(text)) else ""
+        comma = ", " if members else ""
         return f"{text[:brace]}{json.dumps(key)}: {new}{comma}{text[brace:]}"
-    for member in reversed(found):  # a key may stand twice, and readers differ in which one they take
-        text = text[: member.value] + new + text[member.end :]
-    return text
+    pieces, at = [], 0
+    for member in members:
+        if member.key == key:  # it may stand twice, and readers differ in which one they take
+            pieces += [text[at : member.value], new]
+            at = member.end
+    return "".join([*pieces, text[at:]])
 
 
 def _without(text: str, key: str) -> str:
-    while True:
-        members = list(_members(text))
-        index = next((i for i, member in enumerate(members) if member.key == key), None)
-        if index is None:
-            return text
-        if index + 1 < len(members):  # up to the next key
-            text = text[: members[index].start] + text[members[index + 1].start :]
-        elif index:  # the last one: with the comma before it
-            text = text[: members[index - 1].end] + text[members[index].end :]
-        else:
-            text = text[: members[index].start] + text[members[index].end :].lstrip(_SPACE)
+    members = list(_members(text))
+    kept = [index for index, member in enumerate(members) if member.key != key]
+    if len(kept) == len(members):
+        return text
+    if not kept:
+        return text[: members[0].start] + text[members[-1].end :].lstrip(_SPACE)
+    # Each goes with what is between it and the next key; those behind the last that is kept with the comma before.
+    pieces = [text[members[index].start : members[index + 1].start] for index in kept[:-1]]
+    last = members[kept[-1]]
+    return "".join([text[: members[0].start], *pieces, text[last.start : last.end], text[members[-1].end :]])
 
 
 def _members(text: str) -> Iterator[_Member]:

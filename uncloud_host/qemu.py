@@ -1,7 +1,7 @@
 """A VM entry as QEMU's command line: pure, no part of the entry is ever passed through as an option.
 
-Devices, netdevs and block nodes are JSON (QEMU escapes nothing there and refuses unknown members); what QEMU 10.0
-takes as key=value only (-name, -chardev, -vnc) gets its commas doubled, so that no value can begin an option.
+Options are key=value, because that is what people read in `systemctl cat`: every value gets its commas doubled, so that
+none can begin an option. Paths are relative to the VM's runtime directory, in which QEMU works.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from uncloud_host import drives, names
 from uncloud_host.devices import VNC_PORTS
 from uncloud_host.models import VM
-from uncloud_host.options import json_option, option, socket
+from uncloud_host.options import option, options, socket
 
 BINARY = "/usr/bin/qemu-system-x86_64"
 CAPABILITIES = f"{names.RUNTIME}/qmp-capabilities.json"  # in /run: VMs are restarted also when the package is gone
@@ -39,8 +39,8 @@ def argv(vm: VM, choices: Choices) -> list[str]:
     return [
         BINARY,
         *_machine(vm, choices),
-        *_monitors(vm.uuid),
-        *_console(vm.uuid),
+        *_monitors(),
+        *_console(),
         *drives.words(vm, choices.ceph_user, vm.entry.machine or choices.machine),
         *_boot(vm),
         *_nics(vm, choices),
@@ -55,7 +55,7 @@ def _machine(vm: VM, choices: Choices) -> list[str]:
     arranged = {"sockets": cpu.sockets, "cores": cpu.cores, "threads": cpu.threads} if cpu.is_arranged else {}
     # fmt: off
     return [
-        "-name", option(guest=vm.name, debug_threads="on"),
+        "-name", options(f"guest={vm.name}", {"debug-threads": True}),
         "-uuid", vm.uuid,
         "-machine", option(entry.machine or choices.machine, accel=choices.accel, **firmware),
         "-cpu", cpu.model or choices.cpu,
@@ -71,25 +71,24 @@ def _machine(vm: VM, choices: Choices) -> list[str]:
     # fmt: on
 
 
-def _monitors(uuid: str) -> list[str]:
+def _monitors() -> list[str]:
     """Two monitors, because QEMU serves one client on each: ExecStop= must never wait behind another client."""
     words = []
     for name in ("qmp", "stop"):
-        words += ["-chardev", socket(name, uuid), "-mon", option(chardev=name, mode="control")]
+        words += ["-chardev", socket(name), "-mon", f"{name},mode=control"]
     # The flight recorder: QEMU writes its own events into a file, so that the true reason of an end is known when
     # nobody listened. What it reads first from CAPABILITIES switches the events on (input-path=: QEMU >= 10.0).
-    path = f"{names.runtime_directory(uuid)}/events.json"
-    record = option("file", id="record", path=path, input_path=CAPABILITIES)
-    return [*words, "-chardev", record, "-mon", "chardev=record,mode=control"]
+    record = option("file", id="record", path="events.json", input_path=CAPABILITIES)
+    return [*words, "-chardev", record, "-mon", "record,mode=control"]
 
 
-def _console(uuid: str) -> list[str]:
+def _console() -> list[str]:
     """Send the serial console to the journal and to a socket. stdin must be something that never ends (the unit says
     /dev/ptmx): with /dev/null QEMU 10.0's hub takes stdio for closed and the journal stays empty."""
     # fmt: off
     return [
-        "-chardev", option("stdio", id="journal", signal="off"),
-        "-chardev", socket("console", uuid),
+        "-chardev", "stdio,id=journal,signal=off",
+        "-chardev", socket("console"),
         "-chardev", "hub,id=serial,chardevs.0=journal,chardevs.1=console",
         "-serial", "chardev:serial",
     ]
@@ -109,50 +108,44 @@ def _nics(vm: VM, choices: Choices) -> list[str]:
     words, order = list[str](), drives.boot_order(vm)
     for index, nic in enumerate(vm.entry.nics):
         name, address = f"net{index}", nic.mac or names.mac(vm.uuid, index)
-        fast: dict[str, object] = {"vhost": True} if choices.vhost and nic.model == "virtio" else {}
-        tap = {"type": "tap", "id": name, "ifname": names.tap(vm.uuid, index), "script": "no", "downscript": "no"}
+        tap = option("tap", id=name, ifname=names.tap(vm.uuid, index), script="no", downscript="no")
+        tap += ",vhost=on" if choices.vhost and nic.model == "virtio" else ""
+        device: dict[str, object] = {"addr": f"{FIRST_NIC_SLOT + index:x}", "netdev": name, "mac": address}
         # No option ROM: a guest must not look for something to boot in a network that the order does not name.
-        boot: dict[str, object] = {**order[f"nic{index}"]} if f"nic{index}" in order else {"romfile": ""}
-        mtu = {"host_mtu": nic.mtu} if nic.mtu and nic.model == "virtio" else {}
-        device = {"driver": NICS[nic.model], "addr": f"{FIRST_NIC_SLOT + index:x}", "netdev": name, "mac": address}
-        words += ["-netdev", json_option(tap | fast), "-device", json_option(device | boot | mtu)]
+        device.update(order.get(f"nic{index}", {}) or [("romfile", "")])
+        device |= {"host_mtu": nic.mtu} if nic.mtu and nic.model == "virtio" else {}
+        words += ["-netdev", tap, "-device", options(NICS[nic.model], device)]
     return words
 
 
 def _screen(vm: VM, choices: Choices) -> list[str]:
     password = {"password_secret": "vnc"} if vm.entry.vnc.password_file else {}
-    displays = []
-    if vm.entry.vnc.unix:
-        displays += ["-vnc", option(f"unix:{names.runtime_directory(vm.uuid)}/vnc.sock", **password)]
+    displays = ["-vnc", option("unix:vnc.sock", **password)] if vm.entry.vnc.unix else []
     if choices.vnc_tcp:
         address, _, port = choices.vnc_tcp.rpartition(":")
         displays += ["-vnc", option(f"{address}:{int(port) - VNC_PORTS.start}", **password)]
     if not displays:
         return []
-    secret = {"qom-type": "secret", "id": "vnc", "file": names.credential(vm.uuid, "vnc")}
-    secrets = ["-object", json_option(secret)] if password else []
+    secret = option("secret", id="vnc", file=names.credential(vm.uuid, "vnc"))
     # The tablet sends absolute positions, so that the pointer of a VNC client and the guest's are the same.
-    devices = [
-        {"driver": "VGA", "addr": f"{VGA_SLOT:x}"},
-        {"driver": "qemu-xhci", "addr": f"{USB_SLOT:x}"},
-        {"driver": "usb-tablet"},
-    ]
-    return secrets + [word for device in devices for word in ("-device", json_option(device))] + displays
+    devices = [f"VGA,addr={VGA_SLOT:x}", f"qemu-xhci,addr={USB_SLOT:x}", "usb-tablet"]
+    return [*(["-object", secret] if password else []), *_devices(*devices), *displays]
 
 
 def _conveniences(vm: VM) -> list[str]:
     """Devices that every guest has, unless its entry says false."""
     entry, words = vm.entry, []
     if entry.pvpanic:
-        words += ["-device", json_option({"driver": "pvpanic"})]
+        words += _devices("pvpanic")
     if entry.rng:
-        words += ["-object", json_option({"qom-type": "rng-random", "id": "rng", "filename": "/dev/urandom"})]
-        words += ["-device", json_option({"driver": "virtio-rng-pci", "addr": f"{RNG_SLOT:x}", "rng": "rng"})]
+        words += _devices(f"virtio-rng-pci,addr={RNG_SLOT:x}")
     if entry.balloon:
-        balloon = {"driver": "virtio-balloon-pci", "addr": f"{BALLOON_SLOT:x}", "free-page-reporting": True}
-        words += ["-device", json_option(balloon)]
+        words += _devices(f"virtio-balloon-pci,addr={BALLOON_SLOT:x},free-page-reporting=on")
     if entry.guest_agent:
-        port = {"driver": "virtserialport", "chardev": "agent", "name": "org.qemu.guest_agent.0"}
-        words += ["-device", json_option({"driver": "virtio-serial-pci", "addr": f"{SERIAL_SLOT:x}"})]
-        words += ["-chardev", socket("agent", vm.uuid), "-device", json_option(port)]
+        words += ["-chardev", socket("agent"), *_devices(f"virtio-serial-pci,addr={SERIAL_SLOT:x}")]
+        words += _devices("virtserialport,chardev=agent,name=org.qemu.guest_agent.0")
     return words
+
+
+def _devices(*said: str) -> list[str]:
+    return [word for device in said for word in ("-device", device)]

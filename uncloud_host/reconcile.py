@@ -7,8 +7,8 @@ could not be read never reaches these functions.
 
 from collections.abc import Iterator
 
-from uncloud_host import claiming
-from uncloud_host.actions import Action, Release, Reset, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host import claiming, limits
+from uncloud_host.actions import Action, Limit, Release, Reset, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import UP, asks_to_run
 from uncloud_host.events import End, Name, conclude
 from uncloud_host.facts import Claim, Desired, Doubt, Gone, Invalid, Me, Observed
@@ -29,7 +29,9 @@ def settled(desired: Desired, observed: Observed, claim: Claim | None, me: Me, *
     if not isinstance(desired, VM) or (desired.entry.host, desired.entry.status) != (me.host, Status.RUNNING):
         return False
     runs = observed.state == State.RUNNING and claiming.is_in_order(claim, desired, observed, me)
-    return runs and not desired.entry.status_reason and not _is_stable_again(observed, now)
+    if not runs or desired.entry.status_reason or _is_stable_again(observed, now):
+        return False
+    return _limit(desired, observed) is None
 
 
 def must_read(desired: Desired, observed: Observed, claim: Claim | None, me: Me) -> bool:
@@ -219,6 +221,18 @@ def _runs(vm: VM, observed: Observed, now: float) -> Iterator[Action]:
             yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")
     elif vm.entry.status != Status.RUNNING or (vm.entry.status_reason and is_healthy):
         yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")
+    if limit := _limit(vm, observed):
+        yield limit
+
+
+def _limit(vm: VM, observed: Observed) -> Limit | None:
+    """Change limits, if the entry has others than the unit."""
+    if observed.evidence is None or not (vm.entry.limits.model_fields_set or observed.evidence.limits):
+        return None  # most VMs: no fingerprint needs to be computed
+    is_pending = observed.evidence.fingerprint != vm.entry.fingerprint()
+    if observed.evidence.limits == limits.fingerprint(vm, is_pending=is_pending):
+        return None
+    return Limit(vm, observed.evidence, "its entry has other limits")
 
 
 def _exited(vm: VM) -> Iterator[Action]:

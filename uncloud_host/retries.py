@@ -27,6 +27,10 @@ class Retries:
         """Count a try."""
         self._count(uuid, self._tries[uuid][0] + 1)
 
+    def not_yet(self, uuid: str) -> None:
+        """Take a try back: the start waits for something and is to be tried again at the next look."""
+        self._tries[uuid] = (self._tries[uuid][0] - 1, time.monotonic())
+
     def forget(self, others_than: Container[str]) -> None:
         """Forget VMs that are gone."""
         self._tries = {uuid: tries for uuid, tries in self._tries.items() if uuid in others_than}

@@ -21,6 +21,7 @@ from uncloud_host.events import End, Event, Name
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")
 RUNS = Path("/run/uncloud-host/runs")
+LIMITS = Path("/run/uncloud-host/limits")
 ENDS_IN_MEMORY = Path("/run/uncloud-host/ends")  # where recorders write while the disk is full
 KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
 HOUR = 3600.0
@@ -77,16 +78,17 @@ class Spool:
             (self._told[channel] / spooled.event.id).touch(mode=0o600)
 
     def forget(self, now: float, running: Container[str] = ()) -> None:
-        """Remove events that every channel told long ago, once an hour, and intents of VMs that do not run any more.
+        """Remove events that every channel told long ago, once an hour, and what concerns VMs that do not run any more.
 
         `now` in seconds since 1970.
         """
         if now < self._forgot + HOUR:
             return
         self._forgot = now
-        for uuid in os.listdir(INTENTS) if INTENTS.is_dir() else ():
-            if uuid not in running:
-                (INTENTS / uuid).unlink(missing_ok=True)
+        for directory in (INTENTS, LIMITS):
+            for uuid in os.listdir(directory) if directory.is_dir() else ():
+                if uuid not in running:
+                    (directory / uuid).unlink(missing_ok=True)
         for name in os.listdir(self._events):
             marks = [directory / name for directory in self._told.values()]
             with suppress(FileNotFoundError):  # not told yet
@@ -189,6 +191,23 @@ def remove_run(uuid: str, invocation: str) -> None:
 def runs() -> dict[str, str]:
     """Give the runs, by VM, whose end has not been told; none after a boot."""
     return {path.name: path.read_text() for path in RUNS.iterdir()} if RUNS.is_dir() else {}
+
+
+def write_limits(uuid: str, start: str, fingerprint: str) -> None:
+    """Remember which limits a unit was given after its start."""
+    LIMITS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = LIMITS / f".{uuid}"
+    _write(new, f"{start}\n{fingerprint}", sync=False)
+    new.rename(LIMITS / uuid)
+
+
+def limits(uuid: str, start: str) -> str | None:
+    """Give the fingerprint of the limits that the unit of this start was given since, if any were."""
+    try:
+        found, _, fingerprint = _head(LIMITS / uuid).partition("\n")
+    except OSError:
+        return None
+    return fingerprint if found == start else None
 
 
 def _head(path: Path) -> str:

@@ -46,20 +46,22 @@ _SIGNATURES = {
     "a(sst)": "OpenFile",
     "a(ss)": "DeviceAllow LoadCredential",
     "a(st)": "IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax",
+    "a(ssbt)": "BindPaths",
+    "a(iayu)": "IPAddressAllow IPAddressDeny",
     "aay": "LogExtraFields",
-    "as": "After Before Environment RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
+    "as": "After Before Environment InaccessiblePaths RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",
-    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateTmp PrivateMounts PrivateIPC "
-    "ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname "
-    "LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute CPUAccounting MemoryAccounting "
-    "IOAccounting",
+    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateUsers PrivateDevices PrivateNetwork "
+    "PrivateMounts PrivateIPC ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups "
+    "ProtectClock ProtectHostname LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute "
+    "CPUAccounting MemoryAccounting IOAccounting",
     "i": "SystemCallErrorNumber",
     "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
     "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
     "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE CPUWeight CPUQuotaPerSecUSec IOWeight "
     "MemoryMax",
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
-    "DevicePolicy OOMPolicy ProtectSystem ProtectHome ProtectProc ProcSubset KeyringMode",
+    "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
 _QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
 JOURNAL = 2.0  # seconds for journalctl
@@ -133,14 +135,13 @@ class Systemd:
 
     def start(self, name: str, properties: Iterable[tuple[str, Value]]) -> None:
         """Ask for a transient unit. Returns when the job is accepted, not when it is done: a signal tells that."""
-        words = apply_signature(b"ss", [name.encode(), b"fail"])
-        words += [(ord("a"), b"(sv)")]
-        for key, value in properties:
-            signature = _SIGNATURE[key]
-            words += [(ord("r"), b"sv"), (ord("s"), key.encode()), (ord("v"), signature)]
-            words += [*apply_signature(signature, [_encoded(value, signature)]), (-1, None), (-1, None)]
-        words += [(-1, None), (ord("a"), b"(sa(sv))"), (-1, None)]
-        self._call(*_MANAGER, b"StartTransientUnit", words)
+        words = [*apply_signature(b"ss", [name.encode(), b"fail"]), *_listed(properties)]
+        self._call(*_MANAGER, b"StartTransientUnit", [*words, (ord("a"), b"(sa(sv))"), (-1, None)])
+
+    def set_properties(self, name: str, properties: Iterable[tuple[str, Value]]) -> None:
+        """Change what systemd can change while a unit runs; it lasts until the unit is gone."""
+        words = [*apply_signature(b"sb", [name.encode(), True]), *_listed(properties)]
+        self._call(*_MANAGER, b"SetUnitProperties", words)
 
     def stop(self, name: str) -> None:
         """Ask for the stop of a unit. Returns when the job is accepted."""
@@ -247,6 +248,16 @@ def _drain(bus: DBus) -> set[str | None]:
 def _decoded(label: bytes) -> str:
     """Undo sd_bus_path_encode(): `_2d` is a dash."""
     return re.sub(rb"_([0-9a-f]{2})", lambda m: bytes([int(m[1], 16)]), label).decode(errors="replace")
+
+
+def _listed(properties: Iterable[tuple[str, Value]]) -> Iterator[tuple[int, Any]]:
+    """Write an a(sv)."""
+    yield ord("a"), b"(sv)"
+    for key, value in properties:
+        signature = _SIGNATURE[key]
+        yield from ((ord("r"), b"sv"), (ord("s"), key.encode()), (ord("v"), signature))
+        yield from (*apply_signature(signature, [_encoded(value, signature)]), (-1, None), (-1, None))
+    yield -1, None
 
 
 def _encoded(value: Value, signature: bytes) -> object:

@@ -4,12 +4,11 @@ Everything that a restart needs is in the unit, so that systemd restarts a VM al
 away, in the middle of an upgrade. Traps that shaped the properties are told beside them; systemd is 257.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from uncloud_host import drives, limits, names, qemu
+from uncloud_host import drives, limits, names, qemu, sandbox
 from uncloud_host.devices import Nic
 from uncloud_host.models import VM, is_uuid
 
@@ -18,7 +17,7 @@ PROGRAMS = "/usr/libexec/uncloud-host"  # an interface: units of an older versio
 PREFIX, SUFFIX = "vm-", ".service"
 SECOND = 1_000_000  # systemd counts in microseconds
 
-Value = str | bool | int | Sequence["Value"]
+Value = sandbox.Value
 
 
 class State(StrEnum):
@@ -125,25 +124,12 @@ def properties(vm: VM, choices: qemu.Choices, settings: Settings, marker: Eviden
         ("Environment", environment(marker)),
         *_streams(vm),
         *_user(vm, choices),
-        *_sandbox(vm, choices),
+        *sandbox.properties(vm, choices),
         ("CPUAccounting", True),
         ("MemoryAccounting", True),
         ("IOAccounting", True),
         *limits.said(vm, choices.accel),
     ]
-
-
-def render(listed: Sequence[tuple[str, Value]]) -> str:
-    """Show properties one per line, for people and for golden files."""
-    return "".join(f"{key}={_shown(value)}\n" for key, value in listed)
-
-
-def _shown(value: Value) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str | int):
-        return str(value)
-    return " ".join(shlex.quote(part) if isinstance(part, str) else _shown(part) for part in value)
 
 
 def _order() -> list[tuple[str, Value]]:
@@ -158,7 +144,7 @@ def _order() -> list[tuple[str, Value]]:
 
 
 def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[str, Value]]:
-    argv = qemu.argv(vm, choices)
+    argv = command(vm, choices)
     taps = [_tap(vm.uuid, index, nic) for index, nic in enumerate(vm.entry.nics)]
     directory = names.runtime_directory(vm.uuid)
     wait = vm.entry.stop_timeout or settings.stop_timeout
@@ -172,11 +158,18 @@ def _commands(vm: VM, choices: qemu.Choices, settings: Settings) -> list[tuple[s
         *listed,
         ("ExecStopEx", [powerdown]),
         ("ExecStopPostEx", [record]),
+        ("WorkingDirectory", f"-{directory}"),  # "-": the recorder must work also if it could not be made
         ("KillMode", "mixed"),
         ("TimeoutStartUSec", 60 * SECOND),
         # Counts for powerdown and again from SIGTERM to SIGKILL; powerdown must end by itself before.
         ("TimeoutStopUSec", (wait + 10) * SECOND),
     ]
+
+
+def command(vm: VM, choices: qemu.Choices) -> list[str]:
+    """Build what ExecStart= runs: QEMU, in rare cases by way of a program that makes descriptors what QEMU expects."""
+    uncached = ",".join(map(str, drives.direct(vm)))
+    return ([f"{PROGRAMS}/direct", uncached] if uncached else []) + qemu.argv(vm, choices)
 
 
 def _tap(uuid: str, index: int, nic: Nic) -> str:
@@ -217,8 +210,6 @@ def _streams(vm: VM) -> list[tuple[str, Value]]:
 
 
 def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
-    devices = ["/dev/ptmx"] + ["/dev/kvm"] * (choices.accel == "kvm") + ["/dev/net/tun"] * bool(vm.entry.nics)
-    devices += ["/dev/vhost-net"] * (choices.vhost and bool(vm.entry.nics))
     return [
         ("DynamicUser", True),
         ("User", f"vm-{names.short(vm.uuid)}"),
@@ -228,41 +219,6 @@ def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
         ("UMask", 0o077),
         ("OpenFile", [[file.path, file.use, int(file.readonly)] for file in drives.files(vm)]),
         ("LoadCredential", [[name, path] for name, path in drives.credentials(vm).items()]),
-        ("DevicePolicy", "closed"),
-        ("DeviceAllow", [[device, "rw"] for device in devices]),
         ("LimitCORE", 0),
         ("OOMPolicy", "stop"),
-    ]
-
-
-def _sandbox(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
-    families = ["AF_UNIX"] + ["AF_INET", "AF_INET6"] * bool(choices.vnc_tcp or drives.has_rbd(vm))
-    return [
-        ("NoNewPrivileges", True),
-        ("CapabilityBoundingSet", 0),
-        ("ProtectSystem", "strict"),
-        ("ProtectHome", "yes"),
-        ("PrivateTmp", True),
-        ("PrivateMounts", True),
-        ("PrivateIPC", True),
-        ("ProtectProc", "invisible"),
-        ("ProcSubset", "pid"),
-        ("ProtectKernelTunables", True),
-        ("ProtectKernelModules", True),
-        ("ProtectKernelLogs", True),
-        ("ProtectControlGroups", True),
-        ("ProtectClock", True),
-        ("ProtectHostname", True),
-        ("LockPersonality", True),
-        ("KeyringMode", "private"),
-        ("RestrictRealtime", True),
-        ("RestrictSUIDSGID", True),
-        # CLONE_NEWUTS alone: "none" (0) is silently lost at a daemon-reload, on 252 and 257.
-        ("RestrictNamespaces", 0x04000000),
-        ("RestrictAddressFamilies", [True, families]),
-        ("MemoryDenyWriteExecute", choices.accel == "kvm"),  # TCG writes the code that it runs
-        ("SystemCallArchitectures", ["native"]),
-        ("SystemCallFilter", [True, ["@system-service", "seccomp"]]),  # seccomp: for QEMU's own -sandbox
-        ("SystemCallFilter", [False, ["@privileged", "@resources"]]),
-        ("SystemCallErrorNumber", 1),  # EPERM
     ]

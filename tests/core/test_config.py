@@ -21,6 +21,9 @@ WRONG = {
     "UNCLOUD_IMAGE_DIRS": ["images", "/a:b"],
     "UNCLOUD_RESTART_LIMIT": ["0", "-1", "many", "1.5", "²"],
     "UNCLOUD_STOP_TIMEOUT": ["0", "2m", "86401"],
+    "UNCLOUD_CEPH_CONF": ["ceph.conf"],
+    "UNCLOUD_CEPH_USER": ["client libvirt", "libvirt,admin"],
+    "UNCLOUD_CEPH_KEYRING": ["keyring"],
     "UNCLOUD_ETDC": ["http://127.0.0.1:2379"],
 }
 
@@ -37,6 +40,10 @@ def test_without_any_variable_there_is_a_default_for_each() -> None:
     assert known.etcd.endpoints == ("http://127.0.0.1:2379",)
     assert (known.choices.accel, known.choices.cpu, known.choices.machine) == ("kvm", "host", "q35")
     assert (known.mail.to, known.mail.smtp) == ((), None)
+
+
+def test_the_keyring_is_that_of_the_user() -> None:
+    assert config.read({"UNCLOUD_CEPH_USER": "vms"}).ceph.keyring == "/etc/ceph/ceph.client.vms.keyring"
 
 
 def test_tcg_knows_no_host_cpu() -> None:

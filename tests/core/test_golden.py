@@ -5,27 +5,16 @@ committed.
 """
 
 import json
-import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from uncloud_host import limits, qemu, unit
+from uncloud_host import limits, qemu, shell, unit, unitfile
 from uncloud_host.models import VM, parse
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
-
-
-def _shell(argv: list[str]) -> str:
-    """One option a line, so that it reads and diffs well and can be pasted into a shell."""
-    lines: list[str] = []
-    for word in argv:
-        if lines and not word.startswith("-"):
-            lines[-1] += f" {shlex.quote(word)}"
-        else:
-            lines.append(shlex.quote(word))
-    return " \\\n  ".join(lines) + "\n"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
@@ -38,16 +27,30 @@ def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
     vhost = host.get("vhost", False)
     choices = qemu.Choices(accel, "host" if accel == "kvm" else "max", vhost=vhost).with_vnc(address)
     if kind == "argv":
-        made = _shell(qemu.argv(vm, choices))
+        made = shell.command(qemu.argv(vm, choices)) + "\n"
     else:
         entry = vm.entry
         marker = unit.Evidence(
             entry.host, "c1a1", 9, entry.fingerprint(), vm.name, address or "", limits.fingerprint(vm)
         )
         listed = unit.properties(vm, choices, unit.Settings(), marker)
-        made = unit.render([(key, value) for key, value in listed if key != "ExecStart"])
+        made = unitfile.text([(key, value) for key, value in listed if key != "ExecStart"])  # that is .argv
     golden = case.with_suffix(f".{kind}")
     if not golden.exists():
         golden.write_text(made)
         pytest.fail(f"{golden.name} was missing and has been written: read it, then commit it")
     assert made == golden.read_text()
+
+
+def test_the_readme_shows_what_an_entry_becomes() -> None:
+    readme = (Path(__file__).parents[2] / "README.rst").read_text()
+    case = Path(__file__).parent / "cases" / "production"
+    for kind in (".json", ".argv"):
+        assert textwrap.indent(case.with_suffix(kind).read_text().strip(), "    ") in readme, kind
+
+
+def test_disks_without_page_cache_are_opened_so_before_qemu_runs() -> None:
+    disks = [{"file": f"/{cache}", "cache": cache} for cache in ("writeback", "none", "unsafe", "directsync")]
+    vm = VM(UUID, parse(json.dumps({"host": "a", "disks": disks}).encode()), create_revision=7, mod_revision=9)
+    direct, numbers, binary, *_ = unit.command(vm, qemu.Choices())
+    assert (direct, numbers, binary) == ("/usr/libexec/uncloud-host/direct", "4,6", qemu.BINARY)

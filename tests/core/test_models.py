@@ -28,7 +28,9 @@ INVALID = [
     ('{"host": "a", "name": " a"}', f'{NAME}, got " a"'),
     ('{"host": "a", "disks": {}}', "disks: expected a list of at most 24 objects, got {}"),
     ('{"host": "a", "disks": [7]}', "disks[0]: expected an object, got 7"),
-    ('{"host": "a", "disks": [{"fil": "/a"}]}', "disks[0].fil: unknown field"),
+    ('{"host": "a", "disks": [{"fil": "/a"}]}', "disks[0].fil: unknown field; did you mean file?"),
+    ('{"host": "a", "disks": [{"owner": 7}]}', "disks[0].owner: unknown field"),
+    ('{"host": "a", "disks": [{"a\\nb\\u001b": 7}]}', "disks[0].a\\nb\\u001b: unknown field"),
     ('{"host": "a", "disks": [{"file": "/a"}, {}]}', "disks[1]: expected either file or rbd"),
     ('{"host": "a", "disks": [{"file": "/a", "rbd": "one/a"}]}', "disks[0]: expected either file or rbd"),
     ('{"host": "a", "disks": [{"rbd": "one"}]}', "disks[0].rbd: expected POOL/IMAGE or POOL/NAMESPACE/IMAGE, of "
@@ -69,6 +71,12 @@ INVALID = [
      'letters), got "a bridge"'),
     ('{"host": "a", "nics": [{"bridge": "br0", "mac": "ff:ff:ff:ff:ff:ff"}]}', "nics[0].mac: expected a unicast MAC "
      'address like 02:00:b3:39:79:75, got "ff:ff:ff:ff:ff:ff"'),
+    ('{"host": "a", "vnc": {"tcp": "[127.0.0.1]:5901"}}', 'vnc.tcp: expected true (the next free port), false, or '
+     '"ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901", got "[127.0.0.1]:5901"'),
+    ('{"host": "a", "cpu": {"model": "help"}}', 'cpu.model: expected a CPU model of QEMU, like "host" or "EPYC-v4", '
+     'got "help"'),
+    ('{"host": "a", "disks": [{"file": "/a b"}], "limits": {"io_read_iops_max": 7}}', "limits: expected no io_..._max "
+     "together with a disk whose file has a space, quote, backslash or ="),
     ('{"host": "a", "vnc": 7}', "vnc: expected an object, got 7"),
     ('{"host": "a", "vnc": {"tcp": "here"}}', "vnc.tcp: expected true (the next free port), false, or "
      '"ADDRESS:PORT" with a port from 5900 up, like "[::1]:5901", got "here"'),

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from core.vms import ABSENT, CONFIRMED, HELD, ME, MINE, OTHERS, UUID, short, unit, vm
-from uncloud_host import reconcile
+from uncloud_host import limits, reconcile
 from uncloud_host.actions import Release, Secure
 from uncloud_host.events import End
 from uncloud_host.facts import Claim, Doubt, Gone, Invalid, Observed
 from uncloud_host.models import VM, Status
-from uncloud_host.reconcile import plan
+from uncloud_host.reconcile import plan, settled
 from uncloud_host.unit import State
 
 GAVE_UP = f"systemd gave up restarting it; see journalctl -u vm-{UUID}"
@@ -255,6 +255,12 @@ NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
         (vm("STOP", revision=21), dataclasses.replace(HELD, said="vmhost1 STOP"), ["tell held"]),
         (vm("STOP", revision=21), HELD, ["stop(stopped)"]),
         (vm("RUNNING", revision=21, host="vmhost2"), dataclasses.replace(HELD, said="vmhost2 RUNNING"), ["tell held"]),
+        # ... nor if that host says why it waits
+        (
+            vm("TO_START", revision=21, host="vmhost2"),
+            dataclasses.replace(HELD, said="vmhost2 TO_START"),
+            ["tell held"],
+        ),
         (vm("TO_STOP", revision=21), HELD, ["stop(stopped)"]),
         (vm("STOP"), CONFIRMED, ["stop(stopped)"]),
     ],
@@ -361,3 +367,24 @@ def test_an_entry_older_than_the_run_without_the_claim_of_the_run_is_a_backups(c
 def test_a_stop_of_all_vms_before_the_last_boot_is_over() -> None:
     end = End(UUID, "i1", "many")
     assert reconcile.after(end, vm("RUNNING"), OLD_BOOT, ME, now=0) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "fingerprint", "actions"),
+    [
+        (None, "", []),
+        ({"cpu_weight": 50}, "", ["limit"]),
+        ({"cpu_weight": 50}, "other", ["limit"]),
+        ({"cpu_weight": 50}, limits.fingerprint(vm(limits={"cpu_weight": 50})), []),
+        (None, "other", ["limit"]),  # they were taken out of the entry
+        # what depends on memory and disks waits until the VM runs with this entry
+        ({"memory_max": 2048}, "", []),
+    ],
+)
+def test_limits_are_changed_while_it_runs(said: dict[str, int] | None, fingerprint: str, actions: list[str]) -> None:
+    entry = vm("RUNNING", limits=said or {})
+    observed = unit("running")
+    assert observed.evidence
+    observed = dataclasses.replace(observed, evidence=dataclasses.replace(observed.evidence, limits=fingerprint))
+    assert short(plan(entry, observed, MINE, ME, now=50)) == actions
+    assert settled(entry, observed, MINE, ME, now=50) == (not actions)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from uncloud_host.actions import Action, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
+from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.facts import Claim, Me, Observed
 from uncloud_host.models import VM, parse
 from uncloud_host.unit import Evidence, State
@@ -43,6 +43,8 @@ def _word(action: Action) -> str:
             return f"stop({event})"
         case Reset():
             return "reset"
+        case Limit():
+            return "limit"
         case Release():
             return "release"
         case Secure(claim):

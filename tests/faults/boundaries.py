@@ -75,6 +75,10 @@ def rob(world: World, uuid: str) -> None:
     world.etcd.run("etcdctl", "del", f"/v1/claim/{uuid}")
 
 
+def limit(world: World, uuid: str) -> None:
+    world.ask(uuid, limits={"cpu_weight": 50})
+
+
 def asking(**fields: str) -> Callable[[World, str], None]:
     return lambda world, uuid: world.ask(uuid, **fields)
 
@@ -110,14 +114,18 @@ SCENARIOS = {
     ),
     "held": Scenario(World.vm, lose, None, ON, 1, "started held"),
     "robbed": Scenario(World.vm, rob, "RUNNING", ON, 1, "started"),
+    "limits": Scenario(World.vm, limit, "RUNNING", ON, 1, "started"),
 }  # fmt: skip
 
 CLAIM, SECURE, RELEASE, STATUS, LOG = (
     f"uncloud_host.store:Store.{name}" for name in ("claim", "secure", "release", "set_status", "log")
 )
-START, STOP, RESET = (f"uncloud_host.systemd:Systemd.{name}" for name in ("start", "stop", "reset_failed"))
+START, STOP, RESET, LIMIT = (
+    f"uncloud_host.systemd:Systemd.{name}" for name in ("start", "stop", "reset_failed", "set_properties")
+)
 ADD, TOLD = (f"uncloud_host.spool:Spool.{name}" for name in ("add", "told"))
 INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "remove"))
+MARK = "uncloud_host.spool:write_limits"
 MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:_write", "pathlib:Path.unlink"
 
 # scenario: {what has just been written -> what would be written next: (when, in which function, ABOUT)}
@@ -225,6 +233,11 @@ BOUNDARIES = {
     "robbed": {
         "nothing -> claim": ("before", SECURE, ""),
         "claim -> nothing": ("after", SECURE, ""),
+    },
+    "limits": {
+        "nothing -> limits": ("before", LIMIT, ""),
+        "limits -> mark": ("after", LIMIT, ""),
+        "mark -> nothing": ("after", MARK, ""),
     },
 }  # fmt: skip
 CASES = [(scenario, boundary) for scenario, boundaries in BOUNDARIES.items() for boundary in boundaries]

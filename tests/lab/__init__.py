@@ -15,8 +15,9 @@ Nothing of a lab outlives the process that made it, not even when that process i
 """
 
 from . import deb, guests, tree
+from .ceph import Ceph
 from .host import CommandFailed, Host
 from .lab import Lab
 from .machine import LabError, wait_until
 
-__all__ = ["CommandFailed", "Host", "Lab", "LabError", "deb", "guests", "tree", "wait_until"]
+__all__ = ["Ceph", "CommandFailed", "Host", "Lab", "LabError", "deb", "guests", "tree", "wait_until"]

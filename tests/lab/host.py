@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class CommandFailed(subprocess.CalledProcessError):
 class Host:
     """A host. Made by Lab.host; off until `boot`."""
 
-    def __init__(self, lab: "Lab", name: str) -> None:
+    def __init__(self, lab: "Lab", name: str, layers: Sequence[Path]) -> None:
         self.lab, self.name = lab, name
         self._state = lab.directory / "hosts" / f"{name}.json"
         self._log = lab.directory / "hosts" / f"{name}.log"
@@ -46,7 +47,7 @@ class Host:
         self._cgroup = lab.cgroup / name
         self._chain: subprocess.Popen[str] | None = None
         if not self._state.exists():
-            self._make()
+            self._make(layers)
 
     @property
     def address(self) -> str:
@@ -193,14 +194,14 @@ class Host:
             self._chain.wait(timeout=30)
             self._chain = None
 
-    def _make(self) -> None:
+    def _make(self, layers: Sequence[Path]) -> None:
         """Give it a number and a disk."""
         taken = {json.loads(path.read_text())["number"] for path in self._state.parent.glob("*.json")}
         number = next(number for number in range(2, 255) if number not in taken)
         self._state.write_text(json.dumps({"number": number, "cut": False, "pid": 0, "start": 0}))
         root = self._disk / "root"
         self.lab.in_holder("mkdir", "-p", str(self._disk / "upper"), str(self._disk / "work"), str(root))
-        lower = ":".join(map(str, self.lab.layers))
+        lower = ":".join(map(str, layers))
         options = f"lowerdir={lower},upperdir={self._disk}/upper,workdir={self._disk}/work,xino=off"
         self.lab.in_holder("mount", "-t", "overlay", "-o", options, "overlay", str(root))
         files = {

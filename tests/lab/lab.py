@@ -51,6 +51,7 @@ class Lab:
         self.cgroup = cgroup_root() / cgroup_name(name)
         self._hosts: dict[str, Host] = {}
         self._keeper: subprocess.Popen[str] | None = None
+        self._trees: list[int] = []  # descriptors that keep the hosts' own layers from being pruned
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,6 +88,8 @@ class Lab:
         for host in self._hosts.values():
             host.reap()
         self._hosts.clear()
+        while self._trees:
+            os.close(self._trees.pop())
 
     @classmethod
     def attach(cls, name: str) -> "Lab":
@@ -105,12 +108,14 @@ class Lab:
         """Names of the labs on this machine, also of dead ones whose files are left."""
         return sorted(path.parent.name for path in RUN.glob("*/lab.json"))
 
-    def host(self, name: str) -> Host:
-        """The host of this name; made, but not booted, when there is none."""
+    def host(self, name: str, layers: Sequence[Path] | None = None) -> Host:
+        """The host of this name; made, but not booted, when there is none. Its disk is an overlay of the lab's layers,
+        or of its own."""
         if name not in self._hosts:
             if not re.fullmatch(r"[a-z][a-z0-9-]{0,11}", name):
                 raise LabError(f"bad host name {name!r}: a letter, then up to 11 letters, digits or dashes")
-            self._hosts[name] = Host(self, name)
+            self._trees += [used for layer in layers or () if (used := tree.in_use(layer)) is not None]
+            self._hosts[name] = Host(self, name, layers or self.layers)
         return self._hosts[name]
 
     def hosts(self) -> Iterator[Host]:

@@ -2,7 +2,9 @@
 
     base   what every host has: systemd, etcd, pytest and so on, from the machine's own Debian mirror
     build  base, and what the package needs to be built and checked
-    host   base, and what the package depends on; made by installing it, so that its Depends are proven complete
+    host   base, and what the package depends on; made by installing it, so that its Depends are proven complete, and
+           what it recommends
+    ceph   base, and what a Ceph cluster of one host needs
 
 A tree is a directory of its own, not an overlay layer on the one below: the copy takes a second, and it also works
 where the cache itself lies on an overlay, which cannot carry an upper layer. Each is named after a hash of its recipe,
@@ -13,6 +15,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -29,6 +32,7 @@ BASE = """
     ovmf qemu-utils python3-aiosmtpd dma python3-pytest python3-freezegun python3-hypothesis
 """.split()  # noqa: SIM905
 BUILD = ["build-essential", "lintian"]  # the rest is debian/control's Build-Depends
+CEPH = ["ceph-mon", "ceph-osd", "ceph-common"]  # rbd needs no manager
 UNUSED_DAYS = 7
 
 # What fails or makes no sense in namespaces, or would act on the machine.
@@ -86,14 +90,29 @@ def build(control: Path) -> Path:
 def host(package: Path) -> Path:
     """The tree of a host on which this .deb can be installed without a network; the .deb itself is not in it."""
     below = base()
-    fields = run(["dpkg-deb", "--field", package, "Depends", "Pre-Depends"])
+    fields = run(["dpkg-deb", "--field", package, "Depends", "Pre-Depends", "Recommends"])
+    recommended = run(["dpkg-deb", "--field", package, "Recommends"])
+    more = " ".join(re.findall(r"(?:^|,)\s*([a-z0-9.+-]+)", recommended))  # of alternatives the first
     name = f"host-{key(below.parent.name, fields)}"
     with made(name, "making the tree with what the package depends on, about 40 s, once") as new:
         if new:
             run(["cp", "--archive", "--reflink=auto", below, new / "tree"])
             ours = run(["dpkg-deb", "--field", package, "Package"]).strip()
-            script = f"{NO_SERVICES} {APT} update; {APT} install /package/{package.name}; {APT} purge {ours}"
+            script = f"{NO_SERVICES} {APT} update; {APT} install /package/{package.name}; {APT} purge {ours};"
+            # Nothing of what these recommend in turn: half a desktop, with qemu.
+            script += f" {APT} install {more}" if more else ""
             _install(new, script, {package.parent: "/package"})
+    return CACHE / name / "tree"
+
+
+def ceph() -> Path:
+    """The tree of a host that is a whole Ceph cluster; see ceph.py."""
+    below = base()
+    name = f"ceph-{key(below.parent.name, CEPH)}"
+    with made(name, "making the tree with Ceph, about 40 s, once") as new:
+        if new:
+            run(["cp", "--archive", "--reflink=auto", below, new / "tree"])
+            _install(new, f"{NO_SERVICES} {APT} update; {APT} install {' '.join(CEPH)}", {})
     return CACHE / name / "tree"
 
 

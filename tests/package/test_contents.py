@@ -23,7 +23,7 @@ def test_systemd_finds_nothing_in_the_units(world: World) -> None:
 
 
 def test_it_depends_on_all_that_it_imports(world: World) -> None:
-    """The host's tree was made by installing the package, without Recommends."""
+    """The host's tree was made by installing the package; what it recommends in addition brings no module of these."""
     modules = world.shell("cd /usr/lib/python3/dist-packages/uncloud_host && ls *.py").replace(".py", "").split()
     names = ", ".join(f"uncloud_host.{module}" for module in modules if not module.startswith("__"))
     world.host.run("python3", "-W", "error", "-c", f"import {names}")

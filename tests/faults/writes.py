@@ -34,6 +34,7 @@ ELSEWHERE = {
     "supplies:remove_seed": "what is left goes with the next full pass",
     "supplies:tidy": "the same",
     "supplies:_replace": "written whole or not at all, before each start",
+    "supplies:_write": "the same",
     "taps:_remove": "what is left is found at the next full pass",
     "attaching:_start": "a person's command; the relay holds nothing that anybody needs later",
     "attaching:_show_last": "journalctl only reads",

@@ -9,9 +9,10 @@ from uncloud_host.models import VM
 MIB = 1 << 20
 WEIGHTS = {"cpu_weight", "cpu_quota", "io_weight"}
 UNSET = (1 << 64) - 1  # systemd's "infinity" and its "[not set]"
-# What QEMU needs beside the guest's memory, in MiB, generously: the limit is there to stop a QEMU that leaks, not to
-# squeeze one that works. Others' figures: KubeVirt 240 + 8 per CPU + memory / 512; fc.qemu expects 512.
-QEMU, PER_CPU, PER_RBD_DISK, MEMORY_SHARE = 512, 8, 64, 512
+# What QEMU may need beside the guest's memory, in MiB: the limit is there to stop a QEMU that leaks, and must never end
+# one that works. Others' figures: KubeVirt 240 + 8 per CPU + memory / 512, without Ceph; fc.qemu, with it, expects 512
+# and complains at 1024.
+QEMU, PER_CPU, PER_RBD_DISK, MEMORY_SHARE = 1024, 8, 256, 128
 TRANSLATIONS = 1024  # TCG's cache of translated code
 
 Property = tuple[str, int | Sequence[Sequence[str | int]]]

@@ -137,16 +137,8 @@ def test_stopping_the_slice_presses_every_power_button(new_world) -> None:
         assert "terminating on signal" not in world.journal(uuid)
 
 
-def exposure(world: World, unit: str) -> float:
-    """The figure from 0, nothing is open, to 10 that systemd gives."""
-    told = world.host.run("systemd-analyze", "security", "--no-pager", unit).stdout
-    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", told)
-    assert found, told
-    return float(found[1])
-
-
 def test_little_of_the_agent_is_open_to_attack(world: World) -> None:
-    assert exposure(world, "uncloud-host.service") <= 2.5
+    assert world.exposure("uncloud-host.service") <= 2.5
 
 
 @pytest.mark.parametrize("accel", ["tcg", "kvm"])
@@ -160,7 +152,7 @@ def test_little_of_a_vm_is_open_to_attack(world: World, accel: str, nics: int, t
     world.shell("ip link show br0 || ip link add br0 type bridge")
     uuid = world.new(nics=[{"bridge": "br0"}] * nics, vnc={"tcp": tcp})
     world.wait_journal(uuid, "Started|Failed")
-    assert exposure(world, f"vm-{uuid}.service") <= at_most
+    assert world.exposure(f"vm-{uuid}.service") <= at_most
     assert world.show(uuid, "PrivateNetwork")["PrivateNetwork"] == ("no" if nics or tcp else "yes")
     world.ask(uuid, status="TO_STOP", stop_timeout=1)
     world.wait_status(uuid, "STOP")

@@ -98,6 +98,7 @@ def test_a_vm_boots_from_ceph(here: World, ceph: Ceph, place: str) -> None:
     assert ceph.watchers(f"{place}/{uuid}") == []
     here.ask(uuid, status="TO_START")
     here.wait_boots(uuid, 2)
+    assert here.exposure(f"vm-{uuid}.service") <= 1.2
     assert here.agent_is_well()
 
 

@@ -90,7 +90,7 @@ fi
 greet() {
     network=$(ip -4 address show scope global | awk '/inet/ {print $2; exit}')
     peer=${network%.*}.$1
-    if ping -q -c 1 -w 5 "$peer" > /dev/null; then echo "GUEST $peer answers"; else echo "GUEST $peer is silent"; fi
+    if ping -q -c 1 -W 5 "$peer" > /dev/null; then echo "GUEST $peer answers"; else echo "GUEST $peer is silent"; fi
 }
 
 if ! grep -qw ignore /proc/cmdline; then

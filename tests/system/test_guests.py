@@ -31,7 +31,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
         "cpu": {"model": "Nehalem", "cores": 1, "threads": 2},
         "machine": "pc-q35-10.0",
         "disks": [
-            {"file": f"{IMAGES}/0.img", "serial": "VIRTIO-1", "discard": True},
+            {"file": f"{IMAGES}/0.img", "serial": "VIRTIO-1", "cache": "none", "discard": True},
             {"file": f"{IMAGES}/1.img", "bus": "scsi", "serial": "SCSI-1", "cache": "writethrough"},
             {"file": f"{IMAGES}/2.img", "bus": "scsi", "readonly": True},
             {"file": f"{IMAGES}/3.img", "bus": "ide", "serial": "IDE-1"},
@@ -39,7 +39,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
             {**LINUX, "bus": "cdrom"},
         ],
         "nics": [
-            {"bridge": "br0", "mac": "02:00:b3:39:79:75"},
+            {"bridge": "br0", "mac": "02:00:b3:39:79:75", "mtu": 1400},
             {"bridge": "br0", "model": "e1000"},
             {"bridge": "br0", "model": "e1000e"},
             {"bridge": "br0", "model": "rtl8139"},
@@ -133,7 +133,7 @@ def test_its_nics(linux: World) -> None:
     assert [(nic["slot"], nic["driver"]) for nic in got] == [
         ("08.0", "virtio_net"), ("09.0", "e1000"), ("0a.0", "e1000e"), ("0b.0", "8139cp"),
     ]  # fmt: skip
-    assert got[0]["mac"] == "02:00:b3:39:79:75"
+    assert (got[0]["mac"], [nic["mtu"] for nic in got]) == ("02:00:b3:39:79:75", ["1400", "1500", "1500", "1500"])
     assert len({nic["mac"] for nic in got if nic["mac"].startswith("02:")}) == 4
 
 
@@ -221,6 +221,18 @@ def test_variables_outlive_the_entry(world: World) -> None:
     world.put(uuid, disks=[world.image(uuid)], firmware="uefi", stop_timeout=1)
     world.wait_status(uuid, "RUNNING")
     assert world.shell(f"stat -c '%i %s' {VARIABLES}/{uuid}.fd") == before
+
+
+def test_what_nobody_knows_is_removed_variables_after_a_month(world: World) -> None:
+    kept, lost, new = world.new(firmware="uefi", stop_timeout=1), str(uuids.uuid4()), str(uuids.uuid4())
+    world.wait_status(kept, "RUNNING")
+    world.ask(kept, status="TO_STOP")
+    world.wait_status(kept, "STOP")
+    world.shell(f"cd {VARIABLES} && touch {lost}.fd {new}.fd && touch -d '31 days ago' {kept}.fd {lost}.fd")
+    world.shell(f"mkdir -p {SEEDS} && touch {SEEDS}/{lost}.iso && systemctl restart uncloud-host")
+    left = world.shell(f"cd {VARIABLES} && find . -mtime -1").split()
+    assert {f"./{kept}.fd", f"./{new}.fd"} <= set(left)
+    assert lost not in world.shell(f"ls {VARIABLES} {SEEDS}")
 
 
 def test_a_seed_that_cannot_be_written_fails_its_vm_alone(world: World) -> None:

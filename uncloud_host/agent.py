@@ -11,9 +11,8 @@ concluded and nothing is done: VMs run on, systemd restarts those that crash.
 
 import logging
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from uncloud_host import machine, news, reconcile, supplies, systemd
 from uncloud_host.act import Hands
@@ -34,10 +33,12 @@ from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
 from uncloud_host.systemd import Refusal, Systemd, SystemdError
+from uncloud_host.taps import Sweeper
 from uncloud_host.telling import Teller
+from uncloud_host.threads import Threads
 from uncloud_host.trust import Trust
 from uncloud_host.unit import State
-from uncloud_host.witness import WORKERS, Witness
+from uncloud_host.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,6 @@ class Agent:
         self._config = config
         self._me = machine.me(config.host)
         self._inbox = Inbox()
-        self._is_over = threading.Event()
         self._connection = Connection(config.etcd)
         self._store = Store(self._connection, config.prefix)
         self._systemd = Systemd()
@@ -77,10 +77,12 @@ class Agent:
             self._witness,
         )  # fmt: skip
         self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands)
+        self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness)
         self._trust = Trust()
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._retries = Retries()
+        self._sweeper = Sweeper(self._systemd)
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._quiet: dict[str, tuple[int, Observed]] = {}  # nothing is to be done about these while they are so
@@ -90,11 +92,13 @@ class Agent:
         """Work until asked to stop; return why it ended, if it was not by request. Raises WrongName."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._inbox.put(Over()))
-        self._start_threads()
+        self._threads.start(self._spool.position())
         try:
             return self._loop()
         finally:
-            self._stop_threads()
+            systemd.notify(stopping=1)
+            self._threads.stop()
+            self._connection.close()
 
     def _loop(self) -> str:
         full_pass = time.monotonic()
@@ -139,6 +143,8 @@ class Agent:
         if self._trust.in_step:
             self._reconcile(everything=everything)
         self._teller.end_pass()
+        if everything:
+            self._sweeper.sweep()
 
     def _reconcile(self, *, everything: bool) -> None:
         """Make the VMs that may have changed what they should be, or all."""
@@ -290,31 +296,3 @@ class Agent:
         if not self._is_ready:
             systemd.notify(ready=1)
             self._is_ready = True
-
-    def _start_threads(self) -> None:
-        known = self._spool.position()
-        self._thread("etcd", lambda: self._entries.mirror.run(known))
-        self._thread("bus", lambda: systemd.watch(lambda n: self._inbox.put(UnitChanged(n)), self._is_over.is_set))
-        for channel in self._channels:
-            self._thread(channel.name, channel.run)
-        self._witness.begin()
-        for number in range(WORKERS):
-            self._thread(f"rbd-{number}", self._witness.work)
-
-    def _thread(self, name: str, body: Callable[[], None]) -> None:
-        def supervised() -> None:
-            try:
-                body()
-            except Exception:  # the one broad one: whatever it is, a new agent is better than half of one
-                logger.exception("the thread %s failed", name)
-                self._inbox.put(Over(f"the thread {name} failed"))
-
-        threading.Thread(target=supervised, name=name, daemon=True).start()
-
-    def _stop_threads(self) -> None:
-        systemd.notify(stopping=1)
-        self._is_over.set()
-        for channel in self._channels:
-            channel.end()
-        self._entries.mirror.stop()
-        self._connection.close()

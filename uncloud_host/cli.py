@@ -37,6 +37,7 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     confirm = _add(commands, "confirm", "end the hold on VMs whose entries are gone from etcd")
     confirm.add_argument("vms", metavar="VM", nargs="*", help=VM)
     confirm.add_argument("--all", action="store_true", help="all that are held on this host")
+    _add_screens(commands)
     _add_for_entries(commands)
 
 
@@ -53,17 +54,29 @@ def _add_for_entries(commands: "argparse._SubParsersAction[Parser]") -> None:
     only.add_argument("--command", dest="only", action="store_const", const="command", help="to be copied to a shell")
 
 
-def _add(commands: "argparse._SubParsersAction[Parser]", name: str, does: str) -> Parser:
+def _add_screens(commands: "argparse._SubParsersAction[Parser]") -> None:
+    console = _add(commands, "console", "be the terminal of a VM's serial console; Ctrl-] detaches", json=False)
+    console.add_argument("vm", metavar="VM", help=VM)
+    console.add_argument("--lines", type=_number, default=0, metavar="N", help="first the last N lines of the journal")
+    _add(commands, "vnc", "tell where the screen of a VM is").add_argument("vm", metavar="VM", help=VM)
+
+
+def _add(commands: "argparse._SubParsersAction[Parser]", name: str, does: str, *, json: bool = True) -> Parser:
     parser = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    if json:
+        parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=_run, command=name)
     return parser
 
 
 def _seconds(text: str) -> float:
+    return _number(text, "a number of seconds")
+
+
+def _number(text: str, expected: str = "a number") -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
-    return float(text)
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -86,10 +99,11 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import asking, looking, rendering, snapshot  # noqa: PLC0415
+    from uncloud_host import asking, attaching, looking, rendering, snapshot  # noqa: PLC0415
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
+    commands |= {"console": attaching.console, "vnc": looking.vnc}
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())

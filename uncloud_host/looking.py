@@ -4,8 +4,9 @@ import json
 import time
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 
-from uncloud_host import view
+from uncloud_host import names, view
 from uncloud_host.events import clean
 from uncloud_host.facts import Gone
 from uncloud_host.snapshot import Snapshot, Unknown
@@ -50,6 +51,27 @@ def plan(arguments: Namespace, now: Snapshot) -> int:
         show_json([{"uuid": one.uuid, "name": one.name} | asdict(step) for one, step in steps])
     else:
         print("\n".join(f"{label(one.uuid, one.name)}: {step}" for one, step in steps) or "nothing to do")
+    return 0
+
+
+def vnc(arguments: Namespace, now: Snapshot) -> int:
+    """Tell where the screen of a VM is, a place in each line."""
+    seen = existing(now, arguments.vm)
+    try:
+        # What has been changed in the entry since the start is not known by it.
+        has_socket = (Path(names.runtime_directory(seen.uuid)) / "vnc.sock").is_socket()
+    except PermissionError:  # nor by anybody but root
+        has_socket = None
+    found = view.screens(seen, has_socket=has_socket)
+    if not found:
+        state = view.state_word(seen.observed)
+        raise Unknown(
+            f"{arguments.vm}: it has no screen" + (f": its unit here is {state}" if state != "running" else "")
+        )
+    if arguments.json:
+        show_json({"uuid": seen.uuid, "name": seen.name, "screens": found})
+    else:
+        print("\n".join(found))
     return 0
 
 

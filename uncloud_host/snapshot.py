@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from uncloud_host.models import host_of, is_uuid
 from uncloud_host.observe import Units
 from uncloud_host.store import Store
 from uncloud_host.systemd import Systemd, SystemdError
+from uncloud_host.unit import State
 from uncloud_host.view import Seen, Step
 
 DEFAULTS = "/etc/default/uncloud-host"
@@ -29,6 +30,7 @@ class Unknown(Wrong):
     """There is no such VM."""
 
 
+NOT_RUNNING = (State.ABSENT, State.EXITED, State.FAILED)
 COULD_NOT_LOOK = (EtcdError, SystemdError, config.ConfigError)
 
 
@@ -43,6 +45,15 @@ def configured() -> config.Config:
         if not os.environ.get("UNCLOUD_ETCD"):
             print(f"uncloud-host: {DEFAULTS}: {error.strerror}; using defaults instead", file=sys.stderr)
     return config.read(found | {name: value for name, value in os.environ.items() if value})
+
+
+def _one(word: str, names: Mapping[str, str]) -> str:
+    """Find the one VM (uuid: name) that is meant; nothing if there is none. Raises Wrong if there are several."""
+    found = view.matching(word, names)
+    if len(found) > 1:
+        listed = ", ".join(uuid if names[uuid] == uuid else f"{uuid} ({names[uuid]})" for uuid in found)
+        raise Wrong(f"{word!r}: expected one VM, this may be {listed}")
+    return found[0] if found else ""
 
 
 class Snapshot:
@@ -82,15 +93,18 @@ class Snapshot:
             return word
         start, name = word.lower(), word.encode(errors="replace")  # a name may be written with escapes
         may_be = self._vms(lambda uuid, value: uuid.lower().startswith(start) or name in value or b"\\" in value)
-        names = {seen.uuid: seen.name for seen in may_be}
-        match view.matching(word, names):
-            case [uuid]:
-                return uuid
-            case []:
-                raise Unknown(f"{word!r}: there is no such VM; expected a uuid, the beginning of one, or a name")
-            case found:
-                listed = ", ".join(uuid if names[uuid] == uuid else f"{uuid} ({names[uuid]})" for uuid in found)
-                raise Wrong(f"{word!r}: expected one VM, this may be {listed}")
+        if found := _one(word, {seen.uuid: seen.name for seen in may_be}):
+            return found
+        raise Unknown(f"{word!r}: there is no such VM; expected a uuid, the beginning of one, or a name")
+
+    def running(self, word: str) -> tuple[str, str]:
+        """Give uuid and name of the VM on this host that is meant; without etcd if it is here. Raises Wrong."""
+        ours = {uuid: one for uuid, one in self._units.observed.items() if one.evidence}
+        names = {uuid: one.evidence.name for uuid, one in ours.items() if one.evidence}
+        uuid = _one(word, names) or self.find(word)
+        if uuid in ours and ours[uuid].state not in NOT_RUNNING:
+            return uuid, names[uuid]
+        raise Unknown(f"{word}: it does not run on this host: its unit is {view.state_word(self._units.get(uuid))}")
 
     def steps(self, seen: Seen) -> list[Step]:
         """Say what a pass would do about a VM."""

@@ -18,6 +18,7 @@ TEMPLATE = "/usr/share/OVMF/OVMF_VARS_4M.fd"  # as drives.FIRMWARE is
 # and an entry that was deleted by mistake comes back.
 KEPT = 30 * 86400.0
 DAY = 86400.0
+MIB = 1 << 20
 _UUID = slice(36)  # of a file's name
 
 
@@ -30,7 +31,7 @@ def supply(vm: VM) -> None:
     field = "cloud_init"
     try:
         if vm.entry.cloud_init:
-            _replace(Path(drives.seed(vm.uuid)), _seed(vm))
+            _replace(Path(drives.seed(vm.uuid)), _seed(vm), rounded=MIB)
         field = "firmware"
         if vm.entry.firmware == "uefi":
             _keep_variables(Path(drives.variables(vm.uuid)))
@@ -90,14 +91,25 @@ def _keep_variables(path: Path) -> None:
     _replace(path, Path(TEMPLATE).read_bytes(), lasting=True)
 
 
-def _replace(path: Path, content: bytes, *, lasting: bool = False) -> None:
+def _replace(path: Path, content: bytes, *, rounded: int = 1, lasting: bool = False) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     with suppress(FileNotFoundError):
         new.unlink()  # of an agent that died
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    try:
+        _write(new, content, rounded=rounded, lasting=lasting)
+        new.rename(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()  # a full disk is to be no fuller
+        raise
+
+
+def _write(path: Path, content: bytes, *, rounded: int, lasting: bool) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+        # A hole: busybox's findfs knows no disk that ends before the places where other file systems have their names.
+        file.truncate(-(-len(content) // rounded) * rounded)
         if lasting:
             file.flush()
             os.fsync(file.fileno())  # else a power failure may leave an empty one, with which no guest boots
-    new.rename(path)

@@ -48,7 +48,6 @@ _SIGNATURES = {
     "a(st)": "IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax",
     "a(ssbt)": "BindPaths",
     "a(iayu)": "IPAddressAllow IPAddressDeny",
-    "a(iiqq)": "SocketBindAllow SocketBindDeny",
     "aay": "LogExtraFields",
     "as": "After Before Environment InaccessiblePaths RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",

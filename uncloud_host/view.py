@@ -101,12 +101,17 @@ def state_word(observed: Observed) -> str:
 
 
 def _vnc(seen: Seen) -> str:
+    return next(iter(screens(seen)), "")
+
+
+def screens(seen: Seen, *, has_socket: bool | None = None) -> list[str]:
+    """Say where the screen of a VM is: the tcp address, the unix socket. `has_socket`: if that has been looked for."""
     evidence, desired = seen.observed.evidence, seen.desired
     if evidence is None or seen.observed.state not in _SCREEN:
-        return ""
-    # Without a valid entry nobody knows; the socket is the default.
-    unix = desired.entry.vnc.unix if isinstance(desired, VM) else True
-    return evidence.vnc or (f"{names.runtime_directory(seen.uuid)}/vnc.sock" if unix else "")
+        return []
+    if has_socket is None:  # without a valid entry nobody knows; the socket is the default
+        has_socket = desired.entry.vnc.unix if isinstance(desired, VM) else True
+    return [evidence.vnc] * bool(evidence.vnc) + [f"{names.runtime_directory(seen.uuid)}/vnc.sock"] * has_socket
 
 
 def _notes(seen: Seen, me: Me) -> Iterator[str]:
@@ -163,6 +168,7 @@ def record(seen: Seen, me: Me, plan: Sequence[Step]) -> dict[str, object]:
         "restarts": observed.restarts,
         "evidence": asdict(observed.evidence) if observed.evidence else None,
         "claim_record": asdict(seen.claim) if seen.claim else None,
+        "screens": screens(seen),
         "console": f"{names.runtime_directory(seen.uuid)}/console.sock" if observed.state in _SCREEN else None,
         "plan": [asdict(step) for step in plan],
     }

@@ -216,8 +216,9 @@ class World:
             host.is_waiting = False
 
     def lose_claim(self) -> None:
-        """Somebody deletes the claim; the host that runs the VM is the first who notices."""
+        """Somebody deletes the claim, and with it a hold; the host that runs the VM is the first who notices."""
         self.etcd.put_claim(None)
+        self.believe()
         self.etcd.is_robbed |= isinstance(self.etcd.entry, Gone)
         for host in self.hosts:
             host.claim = None

@@ -77,6 +77,25 @@ ROWS = [
 ]  # fmt: skip
 
 
+SCREENS = [
+    # what was found                             the socket is there    screens
+    (seen(),                                         None,              [SOCKET]),
+    (seen(vnc="[::1]:5901"),                         None,              ["[::1]:5901", SOCKET]),
+    (seen(vnc="[::1]:5901"),                         False,             ["[::1]:5901"]),
+    (seen(),                                         False,             []),
+    (seen(state="restarting", vnc="[::1]:5901"),     None,              []),
+    (seen("STOP", "absent", None),                   None,              []),
+    (dataclasses.replace(seen(), desired=INVALID),   None,              [SOCKET]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "has_socket", "screens"), SCREENS)
+def test_screens(found: Seen, has_socket: bool | None, screens: list[str]) -> None:
+    assert view.screens(found, has_socket=has_socket) == screens
+    if has_socket is None:
+        assert view.record(found, ME, [])["screens"] == screens
+
+
 @pytest.mark.parametrize(("found", "asked", "state", "claim", "vnc", "note"), ROWS)
 def test_a_row(found: Seen, asked: str, state: str, claim: str, vnc: str, note: str) -> None:
     line = view.table([view.row(found, ME)], now=142.0, hosts=False).splitlines()[1]

@@ -33,9 +33,12 @@ ELSEWHERE = {
     "ceph:watchers": "rbd only reads",
     "supplies:remove_seed": "what is left goes with the next full pass",
     "supplies:tidy": "the same",
-    "supplies:_seed": "writes into memory",
-    "supplies:_keep_variables": "written whole or not at all, before each start",
-    "supplies:_replace": "the same",
+    "supplies:_replace": "written whole or not at all, before each start",
+    "supplies:_write": "the same",
+    "taps:_remove": "what is left is found at the next full pass",
+    "attaching:_start": "a person's command; the relay holds nothing that anybody needs later",
+    "attaching:_show_last": "journalctl only reads",
+    "terminal:Session.run": "to a person's terminal",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -63,7 +63,7 @@ facts() {
          "pvpanic=$(there /sys/bus/acpi/devices/QEMU0001:00) agent=$agent screen=$(there /sys/bus/pci/devices/0000:00:02.0)"
     echo "FACTS cmdline $(value /proc/cmdline)"
     for file in /seed/*; do
-        [ ! -f "$file" ] || sed "s/^/SEED ${file##*/}: /" "$file"
+        [ ! -f "$file" ] || awk -v name="${file##*/}" '{print "SEED " name ": " $0}' "$file"
     done
     echo "FACTS end"
 }

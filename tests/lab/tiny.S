@@ -1,6 +1,7 @@
 # A guest of 512 bytes, boots in 0.1 s without KVM. It counts its boots in the second sector of its own disk, says so on
 # COM1, and obeys the ACPI power button and single letters on COM1:
 #     p  power off    r  reset    x  panic (pvpanic, ISA port 0x505)    h  hang, deaf to the power button
+#     f  flood: 32768 lines with the number of those that are left, as fast as COM1 takes them; then it listens again
 # It needs SeaBIOS, which puts the ACPI registers at 0x600, and machine pc or q35. BIOS disk calls reach any bus.
 
     .set COM1, 0x3f8
@@ -75,6 +76,8 @@ poll:
     je panic
     cmp $'h', %al
     je hang
+    cmp $'f', %al
+    je flood
     call putc                           # anything else is echoed
     jmp poll
 
@@ -97,6 +100,18 @@ panic:
     mov $PVPANIC, %dx
     mov $1, %al
     out %al, %dx
+    jmp poll
+
+flood:
+    mov $0x8000, %bp
+1:  mov $line, %si
+    call puts
+    mov %bp, %ax
+    call putnumber
+    mov $newline, %si
+    call puts
+    dec %bp
+    jnz 1b
     jmp poll
 
 disk:                                   # ah: BIOS function; carry: it failed
@@ -146,6 +161,7 @@ packet:  .byte 16, 0                    # one sector, to SECTOR, from block 1
          .word 1, SECTOR, 0
          .quad 1
 banner:  .asciz "TINY-GUEST boot "
+line:    .asciz "TINY-GUEST line "
 pressed: .asciz "powerbutton"
 newline: .asciz "\r\n"
 

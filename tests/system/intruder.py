@@ -91,14 +91,21 @@ def take_descriptor(pid: str) -> None:
     call(libc.syscall(SYS_PIDFD_GETFD, os.pidfd_open(int(pid)), 0, 0))
 
 
-def send(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-        connection.sendto(b"", path)
-
-
 def make_file(directory: str) -> None:
     with tempfile.TemporaryFile(dir=directory):
         pass
+
+
+def find_a_place(facts: Facts) -> None:
+    """Look for a directory to write to that is not the VM's own."""
+    private = (facts["own_directory"], "/tmp", "/var/tmp", "/proc", "/dev/mqueue")  # noqa: S108 - the last by PrivateIPC=
+    for directory, inside, _ in os.walk("/"):
+        inside[:] = [name for name in inside if os.path.join(directory, name) not in private]  # noqa: PTH118
+        if os.access(directory, os.W_OK):
+            if os.getuid():
+                raise OSError(0, directory)  # so that one sees which
+            return
+    raise OSError(errno.ENOENT, "")
 
 
 def make_device(facts: Facts) -> None:
@@ -151,12 +158,12 @@ ATTEMPTS |= {
     "list which VMs there are": lambda _: os.listdir("/run/uncloud-vm"),
     "list which units there are": lambda _: os.listdir("/run/systemd/transient"),
     "list home directories": lambda _: os.listdir("/root"),
-    "read the journal": lambda _: os.listdir("/var/log/journal"),
+    "read the journal": lambda _: read(str(next(Path("/var/log/journal").glob("*/system.journal")))),
     "read the password file": lambda _: read("/etc/shadow"),
     "call systemd over the bus": lambda _: connect("/run/dbus/system_bus_socket"),
     "call systemd directly": lambda _: connect("/run/systemd/private"),
-    "write to the journal as somebody else": lambda _: send("/run/systemd/journal/socket"),
     "talk to etcd": lambda _: socket.create_connection(("127.0.0.1", 2379), timeout=5).close(),
+    "write anywhere": find_a_place,
     "make a tap": lambda _: attach("stranger0"),
     "make a device": make_device,
     "open a device that lies about": lambda _: os.close(os.open("/usr/local/fuse", os.O_RDWR)),
@@ -167,7 +174,7 @@ ATTEMPTS |= {
     "read the kernel's log": lambda _: call(libc.klogctl(9, None, 0)),
     **{
         f"write to {d}": lambda _, d=d: make_file(d)
-        for d in ("/", "/etc", "/usr", "/run", "/var/tmp", "/dev/shm", "/dev")  # noqa: S108
+        for d in ("/", "/etc", "/usr", "/run", "/var", "/run/lock", "/dev/shm", "/dev")  # noqa: S108
     },
 }
 # The last, because root is where its filters hold from then on.

@@ -2,10 +2,13 @@
 
 import base64
 import json
+import re
+import shlex
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from lab import Ceph, Lab, guests, tree
 from system.cluster import Cluster
 from system.world import World
+from uncloud_host import names
 from waiting import eventually
 
 KEYRING = "/etc/ceph/ceph.client.libvirt.keyring"
@@ -95,6 +99,27 @@ def test_a_vm_boots_from_ceph(here: World, ceph: Ceph, place: str) -> None:
     here.ask(uuid, status="TO_START")
     here.wait_boots(uuid, 2)
     assert here.agent_is_well()
+
+
+def test_the_vm_of_the_readme_boots_from_ceph(here: World, ceph: Ceph) -> None:
+    """Disk in Ceph, context disc, nic, VNC on all addresses: the command is the golden one, apart from KVM."""
+    case = Path(__file__).parents[1] / "core/cases/production"
+    entry = json.loads(case.with_suffix(".json").read_text()) | {"host": here.name}
+    ceph.load(entry["disks"][0]["rbd"], guests.tiny())
+    here.host.push(bytes(1 << 20), entry["disks"][1]["file"], 0o600)
+    here.shell("ip link show br0 || ip link add br0 type bridge; ip link set br0 up")
+    uuid = here.put("5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", entry)
+    here.wait_status(uuid, "RUNNING")
+    here.wait_boots(uuid, 1)
+    golden = shlex.split(case.with_suffix(".argv").read_text().replace("\\\n", " "))
+    runs = here.host.pull(f"/proc/{here.pid(uuid)}/cmdline").decode().removesuffix("\0").split("\0")
+    ours = {"q35,accel=kvm": "q35,accel=tcg", "host": "max"}
+    assert runs == [ours.get(word, word.removesuffix(",vhost=on")) for word in golden]
+    assert re.search(r"(\*|\[::\]):10062 ", here.shell("ss -ltn"))
+    assert names.tap(uuid, 0) in here.shell("ip link show master br0")
+    assert here.host.run("uncloud-host", "vnc", uuid).stdout.splitlines()[0] == "[::]:10062"
+    here.ask(uuid, status="TO_STOP")
+    here.wait_status(uuid, "STOP")
 
 
 def test_systemd_restarts_it_also_when_the_agent_is_away(here: World, ceph: Ceph) -> None:

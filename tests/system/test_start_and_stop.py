@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from lab import guests
 from system.world import World
 from waiting import eventually
 
@@ -138,25 +137,6 @@ def test_a_change_while_it_runs_disturbs_nothing(world: World) -> None:
     world.ask(uuid, memory=64, status="TO_START")
     world.wait_status(uuid, "RUNNING")
     assert world.pid(uuid) == pid
-
-
-def test_a_linux_guest_boots_from_a_cdrom_and_has_what_was_asked_for(world: World) -> None:
-    world.host.push(guests.linux(), "/var/lib/uncloud-host/images/linux.iso")
-    world.shell("ip link add br0 type bridge && ip link set br0 up")
-    cdrom = {"file": "/var/lib/uncloud-host/images/linux.iso", "bus": "cdrom"}
-    nics = [{"bridge": "br0", "mac": "02:00:b3:39:79:75"}, {"bridge": "br0"}]
-    uuid = world.new(memory=192, smp=2, nics=nics, disks=[cdrom, world.disk("data")])
-    journal = world.wait_journal(uuid, "(?s)GUEST-UP.*nic eth1", within=240)
-    assert f"FACTS uuid={uuid} cpus=2" in journal
-    assert re.search(r"FACTS disk vda sectors=2048 ro=0", journal)
-    assert "FACTS nic eth0 mac=02:00:b3:39:79:75" in journal
-    taps = world.shell("ls /sys/class/net/br0/brif").split()
-    assert len(taps) == 2
-    world.ask(uuid, status="TO_STOP")
-    world.wait_status(uuid, "STOP", within=60)
-    assert "GUEST power button" in world.journal(uuid)
-    assert world.shell("ls /sys/class/net/br0/brif").split() == []
-    assert not [tap for tap in taps if tap in world.shell("ls /sys/class/net")]
 
 
 @pytest.mark.parametrize(

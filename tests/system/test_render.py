@@ -1,24 +1,15 @@
 """`uncloud-host render` shows what is really started; `validate` and `schema` work on a host as on any machine."""
 
 import json
-import re
 from collections import Counter
 
 import pytest
 
+from core.hostile import words
 from system.world import IMAGES, World
 from waiting import eventually
 
 NAME = "a, \"b\" 'c' %n; \\ -S, process=evil"
-
-
-def words(text: str) -> list[str]:
-    """Words as systemd reads them: quotes of both kinds, and a backslash before what is meant as it is."""
-    found = re.findall(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|[^\s"'])+""", text)
-    quoted = [
-        re.sub(r"""(?s)"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'""", lambda m: m[1] or m[2] or "", word) for word in found
-    ]
-    return [re.sub(r"\\(.)", r"\1", word) for word in quoted]
 
 
 def settings(unit: str) -> Counter[tuple[str, str, str]]:

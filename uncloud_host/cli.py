@@ -45,8 +45,7 @@ def _add_for_entries(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Describe the commands that are about entries as such."""
     validate = _add(commands, "validate", "check entries in files and tell all that is wrong with them")
     validate.add_argument("files", metavar="FILE", nargs="+", help="a file with an entry; - is standard input")
-    schema = commands.add_parser("schema", help="print the JSON Schema of an entry", description="Print it.")
-    schema.set_defaults(run=_run, command="schema")
+    _add(commands, "schema", "print the JSON Schema of an entry", json=False)
     render = _add(commands, "render", "show the unit of a VM and the command in it, as they would be started now")
     render.add_argument("vm", metavar="VM", help=f"{VM}, of an entry in etcd; or a file with one (with a / or .json)")
     only = render.add_mutually_exclusive_group()

@@ -1,6 +1,7 @@
 """Texts and values that no field may let through as anything else than itself; and every field that there is."""
 
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -116,3 +117,12 @@ def known(model: Any = Entry, path: str = "") -> Iterator[str]:
         yield f"{path}{name}"
         if inner := _model_in(field.annotation):
             yield from known(inner, f"{path}{name}.")
+
+
+def words(text: str) -> list[str]:
+    """Words as systemd reads them: quotes of both kinds, and a backslash before what is meant as it is."""
+    found = re.findall(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|[^\s"'])+""", text)
+    quoted = [
+        re.sub(r"""(?s)"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'""", lambda m: m[1] or m[2] or "", word) for word in found
+    ]
+    return [re.sub(r"\\(.)", r"\1", word) for word in quoted]

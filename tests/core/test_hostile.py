@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shlex
 import time
 from typing import Any
 
@@ -10,8 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.hostile import HARMLESS, NEVER_LOOKED_AT, NUMBERS, OTHERS, TEXTS, UUID, Path, fields, known, shown, vm, with_
-from uncloud_host import names, qemu, unit, unitfile
+from core.hostile import (
+    HARMLESS,
+    NEVER_LOOKED_AT,
+    NUMBERS,
+    OTHERS,
+    TEXTS,
+    UUID,
+    Path,
+    fields,
+    known,
+    shown,
+    vm,
+    with_,
+    words,
+)
+from uncloud_host import names, qemu, shell, unit, unitfile
 from uncloud_host.conflict import conflict
 from uncloud_host.models import VM, InvalidEntry, host_of, parse
 from uncloud_host.patch import patched
@@ -222,3 +237,37 @@ def test_a_key_that_stands_a_hundred_thousand_times_is_changed_at_once() -> None
     assert patched(value, {"status_reason": None}) == b"{}"
     assert patched(value, {"status_reason": "x"}).count(b'"x"') == MIB // 20
     assert time.thread_time() - before < 5
+
+
+PRINTABLE = [text for text in TEXTS if text.isprintable() and len(text) < 1000]
+
+
+@pytest.mark.parametrize("text", PRINTABLE)
+def test_a_word_in_a_unit_file_or_a_shell_is_that_word(text: str) -> None:
+    argv = ["/usr/bin/qemu", "-append", text, "-S"]
+    assert words(unitfile.command(argv).replace("\\\n", " ").replace("%%", "%")) == argv
+    assert shlex.split(shell.command(argv).replace("\\\n", " ")) == argv
+
+
+def test_what_root_copies_to_a_shell() -> None:
+    disks = [{"file": f"/images/{name}", "readonly": name != "a b"} for name in ("a b", *"cdefghi")]
+    entry = {
+        "disks": disks,
+        "nics": [{"bridge": "br0", "vlan": 7}],
+        "vnc": {"password_file": "web"},
+        "firmware": "uefi",
+    }
+    machine = vm({"host": "a", "name": "web"} | entry)
+    script = shell.script(machine, qemu.Choices(), properties(machine)).splitlines()
+    directory = f"/run/uncloud-vm/{UUID}"
+    assert script[:6] == [
+        "# VM web, as root in bash; without the user and the sandbox that its unit gives it",
+        f"# /var/lib/uncloud-host/uefi/{UUID}.fd is made by the agent at a start",
+        f"install -d -m 0750 {directory}",
+        f"install -d -m 0700 /run/credentials/vm-{UUID}.service/",
+        f"install -m 0400 /etc/uncloud-host/secrets/web /run/credentials/vm-{UUID}.service/vnc",
+        f"/usr/libexec/uncloud-host/prepare {directory} {names.tap(UUID, 0)}=br0,vlan=7",
+    ]
+    assert script[6:8] == [f"cd {directory}", "/usr/bin/qemu-system-x86_64 \\"]
+    assert script[-1].startswith("  3<>'/images/a b' 4</images/c 5</images/d ")
+    assert script[-1].endswith(f" 11<>/var/lib/uncloud-host/uefi/{UUID}.fd </dev/ptmx")

@@ -56,10 +56,11 @@ def _devices(vm: VM, choices: Choices) -> Properties:
     """A /dev of its own with the few harmless ones, and a filter in the kernel (BPF) that says the same."""
     ours = ["/dev/kvm"] * (choices.accel == "kvm") + ["/dev/net/tun"] * bool(vm.entry.nics)
     ours += ["/dev/vhost-net"] * (choices.vhost and bool(vm.entry.nics))
+    # True: a device that is missing is QEMU's to complain of; without, not even the recorder could be started.
+    bound: Properties = [("BindPaths", [[device, device, True, 0] for device in ours])] if ours else []
     return [
         ("PrivateDevices", True),
-        # True: a device that is missing is QEMU's to complain of; without, not even the recorder could be started.
-        ("BindPaths", [[device, device, True, 0] for device in ours]),
+        *bound,
         ("DevicePolicy", "closed"),
         ("DeviceAllow", [[device, "rw"] for device in ["/dev/ptmx", *ours]]),
     ]

@@ -123,6 +123,8 @@ def by_systemd_run(settings: list[str], argv: list[str]) -> dict[str, float]:
 def option(line: str) -> str:
     """Say a line of a unit file to systemd-run; a Description= property would come on top of its own."""
     name, _, value = line.replace("%%", "%").partition("=")
+    if name == "PrivateTmp":  # systemd-run 257 takes that for yes or no
+        name = "PrivateTmpEx"
     return f"--description={value}" if name == "Description" else f"--property={name}={value}"
 
 

@@ -76,7 +76,8 @@ def _ask(now: Snapshot, uuid: str, wish: Wish) -> Outcome:
             return Outcome(uuid, seen.name, "refused", problem)
         if _is_fulfilled(seen, wish, now.me):
             return Outcome(uuid, seen.name, "done", f"is {wish.goal} already, nothing is written")
-        if now.store.set_status(entry, {"status": str(wish.ask)}):
+        # The reason is that of an older status: beside the new one it would look like its failure.
+        if now.store.set_status(entry, {"status": str(wish.ask), "status_reason": None}):
             return Outcome(uuid, seen.name, "asked", f"{wish.ask} is written")
     return Outcome(uuid, seen.name, "refused", "somebody else keeps writing its entry; try again")
 

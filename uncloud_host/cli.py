@@ -51,6 +51,7 @@ def _add_for_entries(commands: "argparse._SubParsersAction[Parser]") -> None:
     only = render.add_mutually_exclusive_group()
     only.add_argument("--unit", dest="only", action="store_const", const="unit", help="as systemctl cat shows it")
     only.add_argument("--command", dest="only", action="store_const", const="command", help="to be copied to a shell")
+    only.add_argument("--seed", dest="only", action="store_const", const="seed", help="cloud-init's disk itself")
 
 
 def _add_screens(commands: "argparse._SubParsersAction[Parser]") -> None:

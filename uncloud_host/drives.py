@@ -19,7 +19,7 @@ CEPH_CONF = f"{RUNTIME}/ceph.conf"  # like CEPH_KEY in /run: VMs are restarted a
 CEPH_KEY = "/run/uncloud-host/ceph.key"
 SEEDS = "/run/uncloud-host/seeds"
 VARIABLES = "/var/lib/uncloud-host/uefi"  # each VM's own store of UEFI variables
-FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+FIRMWARE, VARIABLES_TEMPLATE = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
 DIRECT = {"none", "directsync"}  # caches: not the host's
 KERNEL = ("kernel", "initrd")  # QEMU opens these by path: of the descriptor, so that directories may be root's alone
 # PCI slots that do not depend on what else a VM has: an added disk must not rename the guest's nics (enp0s8).

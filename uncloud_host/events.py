@@ -117,7 +117,7 @@ _PHRASES = {
     Name.COULD_NOT_START: "could not start",
     Name.GAVE_UP: "is not restarted any more",
     Name.STOPPED_BY_HAND: "was stopped by hand",
-    Name.INVALID: "has an invalid entry",
+    Name.INVALID: "is left as it is",
     Name.HELD: "is held",
     Name.MOVED: "moves away",
     Name.WRONG_HOST: "is claimed by another host",

@@ -1,12 +1,15 @@
 """Has this host what an entry names: images, kernels, bridges, secrets, firmware? Looks only."""
 
+import difflib
+import functools
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from uncloud_host import drives
+from uncloud_host import drives, qemu
 from uncloud_host.config import Config
 from uncloud_host.devices import SECRETS, Nic
 from uncloud_host.models import VM
@@ -14,6 +17,7 @@ from uncloud_host.models import VM
 QCOW2 = b"QFI\xfb"
 BACKING, FEATURES, VERSION = slice(8, 16), slice(72, 80), slice(4, 8)  # of qcow2's header, big-endian
 DATA_FILE = 1 << 2  # an incompatible feature: the data are in another file
+ANSWER = 10.0  # seconds for QEMU to list what it has
 VNC_PASSWORD = 8  # what of a password VNC looks at
 
 
@@ -28,14 +32,33 @@ def check(vm: VM, config: Config) -> None:
     images, a regular file, with no symlink and nothing that others can write on the way.
     """
     try:
+        _check_hardware(vm)
         _check_images(vm, config)
         for index, nic in enumerate(vm.entry.nics):
             _check_bridge(f"nics[{index}]", nic, config)
         if vm.entry.firmware == "uefi" and not Path(drives.FIRMWARE).exists():
             raise Missing(f"firmware: uefi needs {drives.FIRMWARE}, of the package ovmf")
         _check_secrets(vm)
+    except subprocess.TimeoutExpired:
+        raise Missing(f"QEMU did not say within {ANSWER:g} s what it knows") from None
     except OSError as error:  # it was there a moment ago
         raise Missing(f"{error.filename}: {error.strerror}") from None
+
+
+def _check_hardware(vm: VM) -> None:
+    """QEMU itself would tell only when the unit has started, and systemd would try again and again."""
+    for field, option, word in (("cpu.model", "-cpu", vm.entry.cpu.model), ("machine", "-machine", vm.entry.machine)):
+        if word and word not in (known := _known(option, Path(qemu.BINARY).stat().st_mtime_ns)):
+            meant = difflib.get_close_matches(word, known, n=1)
+            raise Missing(f"{field}: QEMU knows no {word}" + (f"; did you mean {meant[0]}?" if meant else ""))
+
+
+@functools.cache
+def _known(option: str, _version: int) -> frozenset[str]:
+    """Ask QEMU for the names that an option takes: 20 ms, once for each QEMU that is installed. Raises OSError."""
+    words = [qemu.BINARY, option, "help"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=ANSWER).stdout  # noqa: S603 - ours
+    return frozenset(line.split()[0] for line in told.splitlines() if line.strip())
 
 
 def _check_images(vm: VM, config: Config) -> None:
@@ -70,8 +93,10 @@ def _check_bridge(field: str, nic: Nic, config: Config) -> None:
     bridge = Path(f"/sys/class/net/{nic.bridge}/bridge")
     if not bridge.is_dir():
         raise Missing(f"{field}.bridge: there is no bridge {nic.bridge} on this host")
-    if nic.vlan and (bridge / "vlan_filtering").read_text().strip() != "1":
-        raise Missing(f"{field}.vlan: bridge {nic.bridge} has no vlan_filtering")
+    filtering = bridge / "vlan_filtering"  # not there if the kernel has none
+    if nic.vlan and not (filtering.exists() and filtering.read_text().strip() == "1"):
+        how = f"ip link set {nic.bridge} type bridge vlan_filtering 1"
+        raise Missing(f"{field}.vlan: bridge {nic.bridge} has no vlan_filtering; {how}")
 
 
 def _check_secrets(vm: VM) -> None:
@@ -115,7 +140,7 @@ def _unsafe(path: str) -> str:
         try:
             found = os.lstat(step)
         except OSError as error:
-            return f"{step}: {error.strerror}"
+            return f"{path}: {error.strerror}"
         if stat.S_ISLNK(found.st_mode):
             return f"{step} is a symbolic link"
         if step == path:

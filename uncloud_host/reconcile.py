@@ -205,7 +205,8 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> I
             yield from _exited(vm)
         case State.FAILED:
             if status in (Status.RUNNING, Status.TO_RESTART) and not restart:
-                text = f"systemd gave up restarting it; see journalctl -u vm-{vm.uuid}"
+                why = "it ended, and its restart is no" if vm.entry.restart == "no" else "systemd gave up restarting it"
+                text = f"{why}; see journalctl -u vm-{vm.uuid}"
                 yield from _fail(vm, text, observed.invocation, Name.GAVE_UP)
             elif status != Status.FAILED or (retry and vm.entry.restart != "no"):
                 yield Reset(vm.uuid, _why_start(status))

@@ -1,9 +1,10 @@
 """The command render: the unit of a VM and the command in it, exactly as they would be started now."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
-from uncloud_host import limits, machine, needs, shell, unit, unitfile
+from uncloud_host import limits, machine, needs, shell, supplies, unit, unitfile
 from uncloud_host.checking import INVALID, STDIN, judge, read
 from uncloud_host.config import Config
 from uncloud_host.events import clean
@@ -49,6 +50,8 @@ def _file(arguments: Namespace, known: Config) -> int:
 
 def _show(arguments: Namespace, known: Config, vm: VM, claim: str, screen: str) -> int:
     """Print unit and command; `screen` is where the VM's screen is if it runs."""
+    if arguments.only == "seed":
+        return _seed(vm)
     tcp = vm.entry.vnc.tcp
     try:
         address = tcp if isinstance(tcp, str) else screen if tcp and screen else _free(vm, known)
@@ -59,7 +62,7 @@ def _show(arguments: Namespace, known: Config, vm: VM, claim: str, screen: str) 
     )
     choices = known.choices.with_vnc(address)
     listed = unit.properties(vm, choices, known.units, marker)
-    texts = {"unit": unitfile.text(listed), "command": shell.script(vm, choices, listed)}
+    texts = {"unit": unitfile.text(listed), "command": shell.script(vm, choices, listed, _path(arguments.vm))}
     if arguments.json:
         show_json({"uuid": vm.uuid, "name": vm.name, **texts, "argv": unit.command(vm, choices)})
     else:
@@ -67,6 +70,21 @@ def _show(arguments: Namespace, known: Config, vm: VM, claim: str, screen: str) 
         headed = {"unit": f"# {unit.name(vm.uuid)}\n", "command": ""}
         print("\n".join(headed[kind] + texts[kind] for kind in wanted), end="")
     return 0
+
+
+def _seed(vm: VM) -> int:
+    if not vm.entry.cloud_init:
+        raise Wrong("cloud_init: the entry has none")
+    try:
+        sys.stdout.buffer.write(supplies.seed(vm))
+    except OSError as error:
+        raise Wrong(f"cloud_init: {error.filename}: {error.strerror}") from None
+    return 0
+
+
+def _path(word: str) -> str:
+    """Name a file so that it is found from every directory."""
+    return str(Path(word).absolute()) if "/" in word or word.endswith(".json") else word
 
 
 def _free(vm: VM, known: Config) -> str | None:

@@ -15,22 +15,48 @@ def command(argv: list[str]) -> str:
     return " \\\n  ".join(unitfile.options([shlex.quote(word) for word in argv]))
 
 
-def script(vm: VM, choices: qemu.Choices, listed: list[tuple[str, Value]]) -> str:
-    """Write what root can copy to a shell to run a VM without systemd. `listed` are the properties of its unit."""
-    directory = names.runtime_directory(vm.uuid)
-    lines = [f"# VM {vm.name}, as root{_shell(vm)}; without the user and the sandbox that its unit gives it"]
-    made = [file.path for file in drives.files(vm) if file.use in {"seed", "uefi"}]
-    lines += [f"# {path} is made by the agent at a start" for path in made]
-    lines.append(f"install -d -m 0750 {directory}")
-    if credentials := drives.credentials(vm):
-        lines.append(f"install -d -m 0700 {names.credential(vm.uuid, '')}")
-    lines += [
-        f"install -m 0400 {shlex.quote(path)} {names.credential(vm.uuid, name)}" for name, path in credentials.items()
-    ]
+def script(vm: VM, choices: qemu.Choices, listed: list[tuple[str, Value]], word: str) -> str:
+    """Write what root can copy to a shell to run a VM without systemd; it does nothing where there is a unit.
+
+    `listed` are the properties of its unit, `word` is how its entry was named to `render`.
+    """
+    name, directory = unit.name(vm.uuid), names.runtime_directory(vm.uuid)
     prepare: Any = dict(listed).get("ExecStartPreEx", [])
-    lines += [shlex.join(argv) for _, argv, _ in prepare]
-    lines += [f"cd {directory}", f"{command(unit.command(vm, choices))} \\\n  {_redirections(vm)}"]
+    refuse = f'{{ echo "there is a unit {name}" >&2; exit 1; }}'
+    lines = [
+        f"# VM {vm.name}, as root{_shell(vm)}; without the user and the sandbox that its unit gives it",
+        "(",
+        "set -e",
+        # Its sockets are in use, and somebody may be waiting for them to stop it.
+        f'[ -z "$(systemctl list-units --all --no-legend {name})" ] || {refuse}',
+        f"install -d -m 0750 {directory}",
+        *_supplies(vm, word),
+        *_credentials(vm),
+        *(shlex.join(argv) for _, argv, _ in prepare),
+        f"cd {directory}",
+        f"{command(['exec', *unit.command(vm, choices)])} \\\n  {_redirections(vm)}",
+        ")",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _supplies(vm: VM, word: str) -> list[str]:
+    """Make what the agent makes before a start: see supplies.py."""
+    lines = []
+    if vm.entry.firmware == "uefi":
+        path = drives.variables(vm.uuid)
+        lines.append(f"[ -e {path} ] || install -D -m 0600 {drives.VARIABLES_TEMPLATE} {path}")
+    if vm.entry.cloud_init:
+        path = drives.seed(vm.uuid)
+        lines.append(f"install -d -m 0700 {drives.SEEDS}")
+        lines.append(f"(umask 077; uncloud-host render --seed {shlex.quote(word)} > {path})")
+    return lines
+
+
+def _credentials(vm: VM) -> list[str]:
+    found = drives.credentials(vm)
+    lines = [f"install -m 0400 {shlex.quote(path)} {names.credential(vm.uuid, name)}" for name, path in found.items()]
+    return [f"install -d -m 0700 {names.credential(vm.uuid, '')}", *lines] if lines else []
 
 
 def _shell(vm: VM) -> str:

@@ -13,7 +13,6 @@ from uncloud_host import cloudinit, drives
 from uncloud_host.devices import SECRETS
 from uncloud_host.models import VM
 
-TEMPLATE = "/usr/share/OVMF/OVMF_VARS_4M.fd"  # as drives.FIRMWARE is
 # Seconds until variables are removed that no VM of this host has: not at once, because a guest may boot by them alone,
 # and an entry that was deleted by mistake comes back.
 KEPT = 30 * 86400.0
@@ -31,7 +30,7 @@ def supply(vm: VM) -> None:
     field = "cloud_init"
     try:
         if vm.entry.cloud_init:
-            _replace(Path(drives.seed(vm.uuid)), _seed(vm), rounded=MIB)
+            _replace(Path(drives.seed(vm.uuid)), seed(vm), rounded=MIB)
         field = "firmware"
         if vm.entry.firmware == "uefi":
             _keep_variables(Path(drives.variables(vm.uuid)))
@@ -68,8 +67,8 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-def _seed(vm: VM) -> bytes:
-    """Build the disk: ISO 9660 with the long names of Rock Ridge and Joliet. Takes 1 ms."""
+def seed(vm: VM) -> bytes:
+    """Build cloud-init's disk: ISO 9660 with the long names of Rock Ridge and Joliet. Takes 1 ms. Raises OSError."""
     import pycdlib  # noqa: PLC0415 - 25 ms and 6 MiB, which hosts without cloud-init need not spend
 
     secret = vm.entry.cloud_init and vm.entry.cloud_init.user_data_file
@@ -88,7 +87,7 @@ def _keep_variables(path: Path) -> None:
     if path.exists():
         os.utime(path)
         return
-    _replace(path, Path(TEMPLATE).read_bytes(), lasting=True)
+    _replace(path, Path(drives.VARIABLES_TEMPLATE).read_bytes(), lasting=True)
 
 
 def _replace(path: Path, content: bytes, *, rounded: int = 1, lasting: bool = False) -> None:

@@ -256,18 +256,29 @@ def test_what_root_copies_to_a_shell() -> None:
         "nics": [{"bridge": "br0", "vlan": 7}],
         "vnc": {"password_file": "web"},
         "firmware": "uefi",
+        "cloud_init": {},
     }
     machine = vm({"host": "a", "name": "web"} | entry)
-    script = shell.script(machine, qemu.Choices(), properties(machine)).splitlines()
+    script = shell.script(machine, qemu.Choices(), properties(machine), "web 1").splitlines()
     directory = f"/run/uncloud-vm/{UUID}"
-    assert script[:6] == [
+    variables = f"/var/lib/uncloud-host/uefi/{UUID}.fd"
+    assert [line for line in script if not line.startswith("  -")] == [
         "# VM web, as root in bash; without the user and the sandbox that its unit gives it",
-        f"# /var/lib/uncloud-host/uefi/{UUID}.fd is made by the agent at a start",
+        "(",
+        "set -e",
+        f'[ -z "$(systemctl list-units --all --no-legend vm-{UUID}.service)" ]'
+        f' || {{ echo "there is a unit vm-{UUID}.service" >&2; exit 1; }}',
         f"install -d -m 0750 {directory}",
+        f"[ -e {variables} ] || install -D -m 0600 /usr/share/OVMF/OVMF_VARS_4M.fd {variables}",
+        "install -d -m 0700 /run/uncloud-host/seeds",
+        f"(umask 077; uncloud-host render --seed 'web 1' > /run/uncloud-host/seeds/{UUID}.iso)",
         f"install -d -m 0700 /run/credentials/vm-{UUID}.service/",
         f"install -m 0400 /etc/uncloud-host/secrets/web /run/credentials/vm-{UUID}.service/vnc",
         f"/usr/libexec/uncloud-host/prepare {directory} {names.tap(UUID, 0)}=br0,vlan=7",
+        f"cd {directory}",
+        "exec /usr/bin/qemu-system-x86_64 \\",
+        script[-2],
+        ")",
     ]
-    assert script[6:8] == [f"cd {directory}", "/usr/bin/qemu-system-x86_64 \\"]
-    assert script[-1].startswith("  3<>'/images/a b' 4</images/c 5</images/d ")
-    assert script[-1].endswith(f" 11<>/var/lib/uncloud-host/uefi/{UUID}.fd </dev/ptmx")
+    assert script[-2].startswith("  3<>'/images/a b' 4</images/c 5</images/d ")
+    assert script[-2].endswith(f" 11<>{variables} 12</run/uncloud-host/seeds/{UUID}.iso </dev/ptmx")

@@ -106,7 +106,7 @@ SCENARIOS = {
         lambda _: str(uuids.uuid4()), put, "FAILED", OFF, 0, "could-not-start", "No such file",
     ),
     "given up": Scenario(
-        lambda world: world.vm(restart="no"), kill, "FAILED", GIVEN_UP, 1, "started killed gave-up", "gave up",
+        lambda world: world.vm(restart="no"), kill, "FAILED", GIVEN_UP, 1, "started killed gave-up", "restart is no",
     ),
     "retry": Scenario(given_up, asking(status="TO_START"), "RUNNING", ON, 2, "started killed gave-up started"),
     "invalid": Scenario(

@@ -39,6 +39,8 @@ ELSEWHERE = {
     "attaching:_start": "a person's command; the relay holds nothing that anybody needs later",
     "attaching:_show_last": "journalctl only reads",
     "terminal:Session.run": "to a person's terminal",
+    "rendering:_seed": "to standard output",
+    "needs:_known": "QEMU only lists",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

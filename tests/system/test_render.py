@@ -65,6 +65,7 @@ def test_the_command_copied_to_a_shell_boots_the_guest(world: World) -> None:
         "nics": [{"bridge": "br0"}],
     }
     entry["vnc"] = {"password_file": "screen"}
+    entry["cloud_init"] = {"user_data": "#!/bin/sh"}
     world.host.push(json.dumps(entry), f"/root/{uuid}.json")
     script = world.host.run("uncloud-host", "render", "--command", f"/root/{uuid}.json").stdout
     assert script.count(" \\\n  -") > 20
@@ -78,6 +79,14 @@ def test_the_command_copied_to_a_shell_boots_the_guest(world: World) -> None:
         world.type(uuid, "p")
         shell.stdin.close()
         assert shell.wait(timeout=30) == 0
+
+
+def test_the_command_of_a_vm_that_runs_leaves_it_alone(world: World, running: str) -> None:
+    script = world.host.run("uncloud-host", "render", "--command", running).stdout
+    before = world.shell(f"ls -i /run/uncloud-vm/{running}")
+    done = world.host.run("sh", input=script, check=False)
+    assert (done.returncode, done.stderr) == (1, f"there is a unit vm-{running}.service\n")
+    assert world.shell(f"ls -i /run/uncloud-vm/{running}") == before
 
 
 def test_what_cannot_be_shown(world: World) -> None:

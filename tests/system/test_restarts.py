@@ -78,7 +78,7 @@ def test_it_stays_off_if_the_entry_says_so(world: World, restart: str) -> None:
 def test_restart_no_and_a_crash_is_failed(world: World) -> None:
     uuid = world.vm(restart="no")
     world.host.run("kill", "-9", str(world.pid(uuid)))
-    assert "gave up" in world.wait_status(uuid, "FAILED")["status_reason"]
+    assert "its restart is no" in world.wait_status(uuid, "FAILED")["status_reason"]
     world.wait_events(uuid, "started", "killed", "gave-up")
     world.ask(uuid, status="TO_START")
     world.wait_boots(uuid, 2)

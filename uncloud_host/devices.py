@@ -200,7 +200,16 @@ class Nic(Part):
         default=None, description="a unicast MAC address like 02:00:b3:39:79:75"
     )
     vlan: int | None = Field(default=None, ge=1, le=4094, description="an integer from 1 to 4094")
-    mtu: int | None = Field(default=None, ge=68, le=65535, description="an integer from 68 to 65535 (bytes)")
+    mtu: int | None = Field(
+        default=None, ge=68, le=65521, description="an integer from 68 to 65521 (bytes), on a nic of model virtio"
+    )
+
+    @field_validator("mtu")
+    @classmethod
+    def _can_be_told(cls, mtu: int | None, info: Any) -> int | None:
+        if mtu and info.data.get("model") != "virtio":
+            raise ValueError  # only a virtio nic tells its guest
+        return mtu
 
     _mac_in_lower_case = field_validator("mac")(_lower)
 

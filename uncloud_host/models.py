@@ -51,6 +51,7 @@ _NAME = {"type": "string", "pattern": r"^[^$\x00-\x1f\x7f]*[^$\x00-\x1f\x7f \\]$
 # systemd 257 writes the path of a limit unquoted for its own executor: the VM does not start, or loses the limit.
 IN_NO_LIMIT = set(" \t\"'\\=")
 NOT_READ = {"status_reason", "metadata"}
+QEMU_MEMORY = 128  # MiB, at the least, beside the guest's memory
 IDE_DISKS = {"q35": 6, "pc": 4}
 
 
@@ -174,8 +175,9 @@ class Entry(BaseModel):
     @field_validator("limits")
     @classmethod
     def _can_be_set(cls, limits: Limits, info: ValidationInfo) -> Limits:
-        if limits.memory_max is not None and limits.memory_max <= info.data.get("memory", 0):
-            raise Expected("memory_max to be more than memory, by what QEMU itself needs")
+        least = info.data.get("memory", 0) + QEMU_MEMORY
+        if limits.memory_max is not None and limits.memory_max < least:
+            raise Expected(f"memory_max to be at least {least}: memory, and {QEMU_MEMORY} for QEMU itself")
         paths = [disk.file for disk in info.data.get("disks", ()) if disk.file]
         if limits.of_io and any(set(path) & IN_NO_LIMIT for path in paths):
             raise Expected("no io_..._max together with a disk whose file has a space, quote, backslash or =")
@@ -191,6 +193,8 @@ class Entry(BaseModel):
         newer version with more fields gets the same hash."""
         other = {"host", "status", "status_reason", "metadata", "limits"}
         told = self.model_dump(mode="json", exclude_defaults=True, exclude=other)
+        if self.cpus == 1 and not self.cpu.is_arranged:
+            told.pop("smp", None)  # as when 1 was the default: what older versions started is not pending
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

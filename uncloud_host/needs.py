@@ -12,7 +12,7 @@ from pathlib import Path
 from uncloud_host import drives, qemu
 from uncloud_host.config import Config
 from uncloud_host.devices import SECRETS, Nic
-from uncloud_host.models import VM
+from uncloud_host.models import IDE_DISKS, VM
 
 QCOW2 = b"QFI\xfb"
 BACKING, FEATURES, VERSION = slice(8, 16), slice(72, 80), slice(4, 8)  # of qcow2's header, big-endian
@@ -34,6 +34,7 @@ def check(vm: VM, config: Config) -> None:
     try:
         _check_hardware(vm)
         _check_images(vm, config)
+        _check_ide(vm, config)
         for index, nic in enumerate(vm.entry.nics):
             _check_bridge(f"nics[{index}]", nic, config)
         if vm.entry.firmware == "uefi" and not Path(drives.FIRMWARE).exists():
@@ -74,6 +75,13 @@ def _check_images(vm: VM, config: Config) -> None:
             raise Missing(f"{field}: QEMU's user cannot read {path}; chmod a+r")
 
 
+def _check_ide(vm: VM, config: Config) -> None:
+    """An entry without a machine is checked as for q35, which has more places."""
+    machine = vm.entry.machine or config.choices.machine
+    if "q35" not in machine and sum(disk.bus in {"ide", "cdrom"} for disk in vm.entry.disks) > IDE_DISKS["pc"]:
+        raise Missing(f"disks: expected at most {IDE_DISKS['pc']} of bus ide or cdrom on machine {machine}")
+
+
 def _images(vm: VM) -> Iterator[tuple[str, str]]:
     """List what an entry names, and the fields that name it."""
     for index, disk in enumerate(vm.entry.disks):
@@ -93,6 +101,8 @@ def _check_bridge(field: str, nic: Nic, config: Config) -> None:
     bridge = Path(f"/sys/class/net/{nic.bridge}/bridge")
     if not bridge.is_dir():
         raise Missing(f"{field}.bridge: there is no bridge {nic.bridge} on this host")
+    if nic.mtu and nic.mtu > (most := int((bridge.parent / "mtu").read_text())):
+        raise Missing(f"{field}.mtu: bridge {nic.bridge} has an mtu of {most}")
     filtering = bridge / "vlan_filtering"  # not there if the kernel has none
     if nic.vlan and not (filtering.exists() and filtering.read_text().strip() == "1"):
         how = f"ip link set {nic.bridge} type bridge vlan_filtering 1"

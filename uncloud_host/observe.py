@@ -5,6 +5,7 @@ has changed, and kept until then.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from uncloud_host import spool, unit
@@ -64,8 +65,9 @@ class Units:
 
     def limited(self, uuid: str, evidence: Evidence) -> None:
         """Remember that a unit has other limits now than it was started with."""
-        spool.write_limits(uuid, _start(evidence), evidence.limits)
         self.observed[uuid] = replace(self.get(uuid), evidence=evidence)
+        with suppress(OSError):  # /run is full: then the next agent sets them again, which changes nothing
+            spool.write_limits(uuid, _start(evidence), evidence.limits)
 
     def _is_there(self, listed: Listed) -> bool:
         """Tell whether anything is left of a unit. `systemctl reset-failed` makes one inactive that has processes."""

@@ -132,10 +132,16 @@ def has_consequences(end: End) -> bool:
 
 
 def after(end: End, desired: Desired, claim: Claim | None, me: Me, *, now: float) -> list[Action]:
-    """What the recorded end of a run means for the entry: only while it says RUNNING, any other word is newer."""
-    if not isinstance(desired, VM) or (desired.entry.host, desired.entry.status) != (me.host, Status.RUNNING):
+    """What the recorded end of a run means for the entry: only while it says RUNNING, any other word is newer.
+
+    Why it could not start is also told to who wants it to start; not beside TO_RESTART, which any write would renew.
+    """
+    if not isinstance(desired, VM) or desired.entry.host != me.host:
         return []
     event, reason = conclude(end)
+    starts = event == Name.COULD_NOT_START and desired.entry.status in (None, Status.TO_START)
+    if desired.entry.status != Status.RUNNING and not starts:
+        return []
     if event == Name.STOPPED_BY_HAND and end.by == "many":
         mine = claim is not None and (claim.machine_id, claim.boot_id) == (me.machine_id, me.boot_id)  # else it is over
         return claiming.held_by_hand(desired, claim, reason, now=now) if claim and mine else []

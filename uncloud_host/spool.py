@@ -194,10 +194,12 @@ def runs() -> dict[str, str]:
 
 
 def write_limits(uuid: str, start: str, fingerprint: str) -> None:
-    """Remember which limits a unit was given after its start."""
-    LIMITS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Remember which limits a unit was given after its start; no secret, so that `plan` need not be root's."""
+    LIMITS.mkdir(parents=True, exist_ok=True)
+    LIMITS.chmod(0o755)
     new = LIMITS / f".{uuid}"
     _write(new, f"{start}\n{fingerprint}", sync=False)
+    new.chmod(0o644)
     new.rename(LIMITS / uuid)
 
 

@@ -173,8 +173,7 @@ def command(vm: VM, choices: qemu.Choices) -> list[str]:
 
 
 def _tap(uuid: str, index: int, nic: Nic) -> str:
-    vlan, mtu = f",vlan={nic.vlan}" if nic.vlan else "", f",mtu={nic.mtu}" if nic.mtu else ""
-    return f"{names.tap(uuid, index)}={nic.bridge}{vlan}{mtu}"
+    return f"{names.tap(uuid, index)}={nic.bridge}" + (f",vlan={nic.vlan}" if nic.vlan else "")
 
 
 def _command(program: str, *words: str, flags: Sequence[str]) -> Value:

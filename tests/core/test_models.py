@@ -56,8 +56,10 @@ INVALID = [
     ('{"host": "a", "cloud_init": {"user_data": 7}}', "cloud_init.user_data: expected a text or an object, got 7"),
     ('{"host": "a", "cloud_init": {"user_data": "", "user_data_file": "a"}}', "cloud_init: expected only one of "
      "user_data and user_data_file"),
-    ('{"host": "a", "limits": {"memory_max": 1024}}', "limits: expected memory_max to be more than memory, by what "
-     "QEMU itself needs"),
+    ('{"host": "a", "limits": {"memory_max": 1100}}', "limits: expected memory_max to be at least 1152: memory, and "
+     "128 for QEMU itself"),
+    ('{"host": "a", "nics": [{"bridge": "b", "model": "e1000", "mtu": 1400}]}', "nics[0].mtu: expected an integer from "
+     "68 to 65521 (bytes), on a nic of model virtio, got 1400"),
     ('{"host": "a", "limits": {"cpu_shares": 7}}', "limits.cpu_shares: unknown field"),
     ('{"host": "a", "nics": [{"bridge": "b", "mac": "02:00:00:00:00:01"}, {"bridge": "b", "mac": '
      '"02:00:00:00:00:01"}]}', "nics: expected each mac once"),
@@ -130,6 +132,19 @@ def test_a_key_is_a_uuid_in_lower_case() -> None:
     assert not is_uuid("5D3B1B56-3F59-4A83-9A1A-2B7C1D9F0E11")
     assert not is_uuid("5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11\n")
     assert not is_uuid("web-1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "fingerprint"),
+    [
+        ('{"host": "a"}', "44136fa355b3678a"),
+        ('{"host": "a", "smp": 1, "vnc": {"unix": true}}', "44136fa355b3678a"),
+        ('{"host": "a", "smp": 2}', "b3408e9393072985"),
+        ('{"host": "a", "disks": [{"file": "/a"}], "nics": [{"bridge": "br0"}], "memory": 16}', "705813d395bafb64"),
+    ],
+)
+def test_what_an_older_version_started_is_not_pending(entry: str, fingerprint: str) -> None:
+    assert parse(entry.encode()).fingerprint() == fingerprint
 
 
 def test_the_fingerprint_is_that_of_what_needs_a_restart() -> None:

@@ -182,6 +182,9 @@ def test_restarts_are_forgotten_after_ten_minutes() -> None:
         assert reconcile.settled(vm("RUNNING"), observed, MINE, ME, now=now) == (not actions)
 
 
+NEVER_RAN = End(UUID, "i1", "itself", exit_code="exited", exit_status="1", ended=1, said="why")
+
+
 @pytest.mark.parametrize(
     ("end", "status", "actions"),
     [
@@ -195,6 +198,11 @@ def test_restarts_are_forgotten_after_ten_minutes() -> None:
         (End(UUID, "i1", "itself", exit_code="killed", exit_status="SEGV"), "RUNNING", []),
         (End(UUID, "i1", "itself", exit_code="exited", exit_status="1", ended=1, said="no such disk"), "RUNNING",
          ["None(QEMU exited with 1: no such disk)"]),
+        # of one that never ran since somebody asked; but not beside TO_RESTART, which any write would renew
+        (NEVER_RAN, None, ["None(QEMU exited with 1: why)"]),
+        (NEVER_RAN, "TO_START", ["None(QEMU exited with 1: why)"]),
+        (NEVER_RAN, "TO_RESTART", []),
+        (NEVER_RAN, "TO_STOP", []),
     ],
 )  # fmt: skip
 def test_what_an_end_means_for_the_entry(end: End, status: str, actions: list[str]) -> None:

@@ -141,6 +141,18 @@ def test_a_pipe_types_and_reads(world: World, vm: str) -> None:
     assert console(world, f"printf 'a\\035b' | uncloud-host console {vm[:13]}").stdout == "a\x1db"
 
 
+def test_keys_do_not_go_where_a_vm_that_was_taken_over_sends_them(world: World, vm: str) -> None:
+    other = world.vm()
+    user = world.show(other, "User")["User"]
+    socket = f"/run/uncloud-vm/{other}/console.sock"
+    world.shell(f"setpriv --reuid={user} --clear-groups ln -sf /run/uncloud-vm/{vm}/console.sock {socket}")
+    before = boots(world, vm)
+    done = world.host.run("sh", "-c", f"printf abc | timeout 5 uncloud-host console {other}", check=False)
+    assert (done.stdout, boots(world, vm)) == ("", before)
+    world.ask(other, status="TO_STOP")
+    world.wait_gone(other)
+
+
 def test_all_of_a_long_text_arrives(world: World) -> None:
     uuid = world.vm(name="reader")
     text = "".join(f"{number:05}\n" for number in range(60))  # the tiny guest reads 18 characters a second

@@ -3,6 +3,8 @@
 The test hosts have no controllers for memory, cpu and io: that systemd was told is tested, not that the kernel obeys.
 """
 
+from collections.abc import Callable
+
 from system.world import World
 from waiting import eventually
 
@@ -55,3 +57,17 @@ def test_limits_outlast_a_crash_a_reload_and_the_agent(world: World) -> None:
     world.wait_status(uuid, "RUNNING")
     assert world.journal(uuid).count("changing its limits") == 1
     assert "limit" not in world.host.run("uncloud-host", "plan").stdout
+
+
+def test_a_run_that_is_full_costs_the_agent_nothing(new_world: Callable[..., World]) -> None:
+    """What was set cannot be written down: it is set, nothing else is concluded, and the agent lives."""
+    world = new_world()
+    uuid = world.vm()
+    world.shell("rm -rf /run/uncloud-host/limits && touch /run/uncloud-host/limits")
+    world.ask(uuid, limits={"cpu_weight": 7})
+    _wait(world, uuid, CPUWeight="7")
+    other = world.vm()
+    world.host.run("systemctl", "restart", "uncloud-host")
+    world.ask(other, status="TO_STOP")
+    world.wait_status(other, "STOP")
+    assert world.agent_is_well()

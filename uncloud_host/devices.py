@@ -40,7 +40,11 @@ _BOOTABLE = r"(disk|nic)[0-9]{1,2}"
 
 
 class Expected(ValueError):
-    """Says what was expected, where the field's own description does not say it."""
+    """Says what was expected, where the field's own description does not say it, and of which field in an object."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 def printable(text: str) -> str:
@@ -240,7 +244,7 @@ class Boot(Part):
     @model_validator(mode="after")
     def _is_for_a_kernel(self) -> Self:
         if not self.kernel and (self.initrd or self.append):
-            raise Expected("a kernel beside initrd and append")
+            raise Expected("an absolute path beside initrd and append", "kernel")
         return self
 
 

@@ -169,7 +169,8 @@ class Entry(BaseModel):
         has |= {f"nic{n}" for n in range(len(info.data["nics"]))}
         order = boot.order or ()
         if not has.issuperset(order) or len(set(order)) != len(order):
-            raise Expected(f"order to be of {', '.join(sorted(has)) or 'nothing, as there are no disks and nics'}")
+            few = f"a list of {', '.join(sorted(has))}, each once" if has else "none, as there are no disks and nics"
+            raise Expected(few, "order")
         return boot
 
     @field_validator("limits")
@@ -177,7 +178,7 @@ class Entry(BaseModel):
     def _can_be_set(cls, limits: Limits, info: ValidationInfo) -> Limits:
         least = info.data.get("memory", 0) + QEMU_MEMORY
         if limits.memory_max is not None and limits.memory_max < least:
-            raise Expected(f"memory_max to be at least {least}: memory, and {QEMU_MEMORY} for QEMU itself")
+            raise Expected(f"at least {least}: memory, and {QEMU_MEMORY} for QEMU itself", "memory_max")
         paths = [disk.file for disk in info.data.get("disks", ()) if disk.file]
         if limits.of_io and any(set(path) & IN_NO_LIMIT for path in paths):
             raise Expected("no io_..._max together with a disk whose file has a space, quote, backslash or =")

@@ -83,7 +83,7 @@ def _problem(error: Any, root: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{path}: missing, expected {expected}"
     if isinstance(told := error.get("ctx", {}).get("error"), Expected):
-        return f"{path}: expected {told}"
+        return f"{path}{f'.{told.field}' * bool(told.field)}: expected {told}"
     return f"{path}: expected {expected}, got {_short(error['input'])}"
 
 

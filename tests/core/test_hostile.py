@@ -46,7 +46,8 @@ OPTIONS = {
 MANY_SHAPES = re.compile(r"disks.*(bus|format|cache|rbd)|nics.*model|firmware|machine|vnc.tcp|boot.order.*")
 # Where a rule between fields is told.
 RULES: dict[str | int, list[str]] = {
-    "smp": ["cpu: "], "memory": ["limits: "], "disks": ["boot: ", "limits: "], "nics": ["boot: "]
+    "smp": ["cpu: "], "memory": ["limits.memory_max: "], "disks": ["boot.order: ", "limits: "],
+    "nics": ["boot.order: "], "boot": ["boot.kernel: "],
 }  # fmt: skip
 NAME = {shown(path): path for path in FIELDS}
 

@@ -44,19 +44,19 @@ INVALID = [
     ('{"host": "a", "smp": 3, "cpu": {"cores": 2}}', "cpu: expected sockets x cores x threads to be smp (3)"),
     ('{"host": "a", "machine": "microvm"}', 'machine: expected q35, pc or a version of them, like pc-q35-10.0, got '
      '"microvm"'),
-    ('{"host": "a", "boot": {"order": ["disk0"]}}', "boot: expected order to be of nothing, as there are no disks and "
-     "nics"),
-    ('{"host": "a", "nics": [{"bridge": "b"}], "boot": {"order": ["nic0", "nic0"]}}', "boot: expected order to be of "
-     "nic0"),
+    ('{"host": "a", "boot": {"order": ["disk0"]}}', "boot.order: expected none, as there are no disks and nics"),
+    ('{"host": "a", "nics": [{"bridge": "b"}], "boot": {"order": ["nic0", "nic0"]}}', "boot.order: expected a list of "
+     "nic0, each once"),
     ('{"host": "a", "boot": {"order": ["cd"]}}', 'boot.order[0]: expected a list of disks and nics that the entry has, '
      'like ["disk0", "nic0"], got "cd"'),
-    ('{"host": "a", "boot": {"append": "quiet"}}', "boot: expected a kernel beside initrd and append"),
+    ('{"host": "a", "boot": {"append": "quiet"}}', "boot.kernel: expected an absolute path beside initrd and "
+     "append"),
     ('{"host": "a", "vnc": {"password_file": "../x"}}', "vnc.password_file: expected the name of a file in "
      '/etc/uncloud-host/secrets, got "../x"'),
     ('{"host": "a", "cloud_init": {"user_data": 7}}', "cloud_init.user_data: expected a text or an object, got 7"),
     ('{"host": "a", "cloud_init": {"user_data": "", "user_data_file": "a"}}', "cloud_init: expected only one of "
      "user_data and user_data_file"),
-    ('{"host": "a", "limits": {"memory_max": 1100}}', "limits: expected memory_max to be at least 1152: memory, and "
+    ('{"host": "a", "limits": {"memory_max": 1100}}', "limits.memory_max: expected at least 1152: memory, and "
      "128 for QEMU itself"),
     ('{"host": "a", "nics": [{"bridge": "b", "model": "e1000", "mtu": 1400}]}', "nics[0].mtu: expected an integer from "
      "68 to 65521 (bytes), on a nic of model virtio, got 1400"),

@@ -24,7 +24,7 @@ def test_an_entry_becomes_exactly_this(case: Path, kind: str) -> None:
     host = json.loads(case.read_text()).get("metadata", {})  # how the host of this case is set up
     address = vm.entry.vnc.tcp if isinstance(vm.entry.vnc.tcp, str) else "127.0.0.1:5900" if vm.entry.vnc.tcp else None
     accel = host.get("accel", "kvm")
-    vhost = host.get("vhost", False)
+    vhost = accel == "kvm"  # as hosts with KVM have
     choices = qemu.Choices(accel, "host" if accel == "kvm" else "max", vhost=vhost).with_vnc(address)
     if kind == "argv":
         made = shell.command(qemu.argv(vm, choices)) + "\n"

@@ -24,17 +24,24 @@ class Name(StrEnum):
     POWERED_OFF = "powered-off"
     PANICKED = "panicked"
     WATCHDOG = "watchdog"
+    DISK_ERROR = "disk-error"
     COULD_NOT_START = "could-not-start"
     GAVE_UP = "gave-up"
     STOPPED_BY_HAND = "stopped-by-hand"
     INVALID = "invalid"
     HELD = "held"
     MOVED = "moved"
+    MISSING = "missing"
+    FOREIGN = "foreign"
     WRONG_HOST = "wrong-host"
+    UNKNOWN_HOST = "unknown-host"
     DUPLICATE_HOST = "duplicate-host"
     RESOLVED = "resolved"
     ETCD_LOST = "etcd-lost"
     ETCD_BACK = "etcd-back"
+    HOST_SILENT = "host-silent"
+    AGENT_DOWN = "agent-down"
+    REMINDER = "reminder"
 
 
 FAILURES = frozenset(
@@ -44,15 +51,38 @@ FAILURES = frozenset(
         Name.OOM_KILLED,
         Name.PANICKED,
         Name.WATCHDOG,
+        Name.DISK_ERROR,
         Name.COULD_NOT_START,
         Name.GAVE_UP,
         Name.INVALID,
         Name.HELD,
+        Name.MISSING,
+        Name.FOREIGN,
         Name.WRONG_HOST,
+        Name.UNKNOWN_HOST,
         Name.DUPLICATE_HOST,
         Name.ETCD_LOST,
+        Name.HOST_SILENT,
+        Name.AGENT_DOWN,
+        Name.REMINDER,
     }
 )
+# Those that begin something which lasts, until `resolved`. Several may begin one: a VM that could not be started and is
+# then found missing has one problem.
+LASTING = {
+    Name.COULD_NOT_START: "down",
+    Name.GAVE_UP: "down",
+    Name.MISSING: "down",
+    Name.DISK_ERROR: "disk",
+    Name.INVALID: "invalid",
+    Name.HELD: "held",
+    Name.FOREIGN: "foreign",
+    Name.WRONG_HOST: "wrong-host",
+    Name.UNKNOWN_HOST: "unknown-host",
+    Name.DUPLICATE_HOST: "duplicate-host",
+    Name.HOST_SILENT: "host-silent",
+    Name.AGENT_DOWN: "agent-down",
+}
 # Signals that say that a program is broken; all others come from outside.
 _FATAL = frozenset({"SEGV", "ABRT", "BUS", "ILL", "FPE", "TRAP", "SYS", "XCPU", "XFSZ"})
 _SETUP = range(200, 244)  # exit statuses of PID 1 when it could not even execute (systemd.exec(5))
@@ -113,22 +143,31 @@ _PHRASES = {
     Name.OOM_KILLED: "was killed for lack of memory",
     Name.POWERED_OFF: "powered itself off",
     Name.PANICKED: "panicked",
-    Name.WATCHDOG: "was ended by its watchdog",
+    Name.WATCHDOG: "was reset by its watchdog",
+    Name.DISK_ERROR: "is paused, a disk failed",
     Name.COULD_NOT_START: "could not start",
     Name.GAVE_UP: "is not restarted any more",
     Name.STOPPED_BY_HAND: "was stopped by hand",
     Name.INVALID: "is left as it is",
     Name.HELD: "is held",
     Name.MOVED: "moves away",
+    Name.MISSING: "is missing",
+    Name.FOREIGN: "does not belong here",
     Name.WRONG_HOST: "is claimed by another host",
+    Name.UNKNOWN_HOST: "is asked of a host that nobody knows",
     Name.DUPLICATE_HOST: "is claimed by another host of the same name",
     Name.RESOLVED: "is well again",
 }
 _ABOUT_HOST = {
+    Name.FOREIGN: "runs what does not belong here",
     Name.DUPLICATE_HOST: "shares its name with another machine",
     Name.RESOLVED: "is well again",
     Name.ETCD_LOST: "has lost etcd",
     Name.ETCD_BACK: "has etcd back",
+    Name.HOST_SILENT: "misses another host",
+    Name.UNKNOWN_HOST: "misses another host",
+    Name.AGENT_DOWN: "has no agent that works",
+    Name.REMINDER: "has problems that last",
 }
 
 
@@ -138,7 +177,7 @@ class End:
 
     vm: str
     invocation: str
-    by: str  # agent, operator, many (an operator stopped many VMs at once), restart, shutdown or itself
+    by: str  # agent, operator, many (an operator stopped many VMs at once), restart, shutdown, host or itself
     why: str = ""  # the agent's words, if it was the agent; which ones, if there were many
     event: str = ""
     result: str = ""  # systemd's $SERVICE_RESULT
@@ -151,6 +190,7 @@ class End:
     restarts: int = 0  # by systemd before this run
     said: str = ""  # QEMU's last line
     is_after: bool = False  # the run was over already: somebody stopped the unit while it waited to be restarted
+    usage: Mapping[str, int] = field(default_factory=dict)  # systemd's CPUUsageNSec, MemoryPeak, IOReadBytes ...
 
     @classmethod
     def read(cls, text: str | bytes) -> "End":
@@ -161,12 +201,22 @@ class End:
         known = {name: found[name] for name in cls.__slots__ if name in found}
         end = cls(**known)
         numbers = {name: float(getattr(end, name)) for name in ("started", "ended", "asked")}
-        numbers["restarts"] = int(end.restarts)
-        texts = set(cls.__slots__) - numbers.keys() - {"is_after"}
+        texts = set(cls.__slots__) - numbers.keys() - {"restarts", "is_after", "usage"}
         if not all(isinstance(getattr(end, name), str) for name in texts) or not isinstance(end.is_after, bool):
             raise ValueError("not texts")
+        if not isinstance(end.usage, dict):
+            raise ValueError("usage is no object")
+        usage = {str(key): int(value) for key, value in end.usage.items()}
         datetime.fromtimestamp(max(numbers["started"], numbers["ended"]), UTC)  # ValueError or OverflowError
-        return cls(**known | numbers)
+        return cls(**known | numbers | {"restarts": int(end.restarts), "usage": usage})
+
+
+_BY_QEMU = {
+    "guest-panic": (Name.PANICKED, "the guest's kernel panicked"),
+    "guest-shutdown": (Name.POWERED_OFF, "the guest shut itself down"),
+    "host-signal": (Name.KILLED, "somebody sent QEMU a signal"),
+    "host-qmp-quit": (Name.KILLED, "somebody told QEMU to quit"),
+}
 
 
 def ended(end: End, host: str, name: str) -> Event:
@@ -193,6 +243,8 @@ def conclude(end: End) -> tuple[Name, str]:
     match end.by:
         case "agent":
             return Name(end.event) if end.event in set(Name) else Name.STOPPED, (end.why or "asked to stop") + forced
+        case "host":
+            return Name.KILLED, "this host went down without shutting down"
         case "shutdown":
             return Name.STOPPED, "this host is shutting down" + forced
         case "operator":
@@ -201,15 +253,8 @@ def conclude(end: End) -> tuple[Name, str]:
             return Name.STOPPED_BY_HAND, f"systemctl stop of {end.why or 'many VMs'}" + forced
         case "restart":
             return Name.STOPPED, "systemctl restart on this host" + forced
-    match end.shutdown:
-        case "guest-panic":
-            return Name.PANICKED, "the guest's kernel panicked"
-        case "guest-shutdown":
-            return Name.POWERED_OFF, "the guest shut itself down"
-        case "host-signal":
-            return Name.KILLED, "somebody sent QEMU a signal"
-        case "host-qmp-quit":
-            return Name.KILLED, "somebody told QEMU to quit"
+    if told := _BY_QEMU.get(end.shutdown):
+        return told
     return _by_exit(end)
 
 

@@ -41,6 +41,8 @@ ELSEWHERE = {
     "terminal:Session.run": "to a person's terminal",
     "rendering:_seed": "to standard output",
     "needs:_known": "QEMU only lists",
+    "troubles:Troubles.begin": "told by its event; begun again at the next look",
+    "troubles:Troubles.end": "told by its event; somebody sees it again at the next look",
     "machine:lock": "the kernel unlocks what a dead process had locked",
 }
 

@@ -1,0 +1,34 @@
+"""What lasts is begun once and ended once, whoever looks."""
+
+from pathlib import Path
+
+from uncloud_host.troubles import Trouble, Troubles
+
+DOWN = Trouble(
+    "down", "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", "2026-11-23T08:00:00.000Z", "gave-up", "it ended 15 times"
+)
+
+
+def test_it_is_begun_once_and_ended_once(tmp_path: Path) -> None:
+    agent, audit = Troubles(tmp_path), Troubles(tmp_path)
+    assert agent.begin(DOWN)
+    assert not audit.begin(DOWN)
+    assert audit.all() == [DOWN]
+    assert audit.end(DOWN.kind, DOWN.about) == DOWN
+    assert agent.end(DOWN.kind, DOWN.about) is None
+    assert agent.all() == []
+
+
+def test_any_text_names_one(tmp_path: Path) -> None:
+    troubles = Troubles(tmp_path)
+    for about in ("", "../../etc/passwd", "a b", ".", "x" * 1000):
+        assert troubles.begin(Trouble("foreign", about, "", "foreign", ""))
+    assert len(troubles.all()) == 5
+
+
+def test_a_damaged_one_can_be_ended(tmp_path: Path) -> None:
+    troubles = Troubles(tmp_path)
+    (tmp_path / "open" / "held.x").write_text("{")
+    assert troubles.all() == []
+    assert troubles.end("held", "x") is not None
+    assert troubles.end("held", "x") is None

@@ -1,0 +1,81 @@
+"""What is wrong on this host and lasts: from the event that began it until somebody sees that it is over.
+
+    open/CLASS.ABOUT  since when, why, and which event told it
+
+Agent and audit share it: what one of them has told, the other does not tell again, and either may see its end. About
+what: a VM's uuid, or whatever tells one trouble of a class from another (a host's name, a process); nothing if there is
+only one.
+"""
+
+import json
+import os
+import urllib.parse
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from uncloud_host.spool import DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One that is open. `since` in RFC 3339, as in the event."""
+
+    kind: str  # a value of events.LASTING
+    about: str
+    since: str
+    event: str  # the name of the event that began it
+    reason: str
+
+
+class Troubles:
+    """Those of this host. For several programs at once: whoever creates the file has begun it, whoever removes it ended
+    it."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        self._open = directory / "open"
+        self._open.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def begin(self, trouble: Trouble) -> bool:
+        """Remember it; False if it is known."""
+        path = self._path(trouble.kind, trouble.about)
+        if path.exists():
+            return False
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.write_text(json.dumps(asdict(trouble)))
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+        finally:
+            new.unlink()
+        return True
+
+    def end(self, kind: str, about: str) -> Trouble | None:
+        """Forget it and return it; None if there was none, or somebody else has just ended it."""
+        path = self._path(kind, about)
+        try:
+            found = _read(path)
+            path.unlink()
+        except FileNotFoundError:
+            return None
+        return found or Trouble(kind, about, "", "", "")
+
+    def all(self) -> list[Trouble]:
+        """List what is open, oldest first."""
+        found = []
+        for path in self._open.iterdir():
+            with suppress(FileNotFoundError):  # somebody has just ended it
+                found += [] if path.name.startswith(".") else [_read(path)]
+        return sorted(filter(None, found), key=lambda trouble: (trouble.since, trouble.kind, trouble.about))
+
+    def _path(self, kind: str, about: str) -> Path:
+        return self._open / f"{kind}.{urllib.parse.quote(about, safe='')[:200]}"
+
+
+def _read(path: Path) -> Trouble | None:
+    """Read one; None if it was damaged by a crash of the host. Raises FileNotFoundError."""
+    try:
+        return Trouble(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None

@@ -49,7 +49,7 @@ class Hands:
             case Start(vm, reason):
                 return self._start(vm, entry, reason)
             case Stop(_, reason, event):
-                self._stop(action, reason, event)
+                self._stop(action, reason, event, entry.mod_revision if entry else 0)
             case Reset(_, reason):
                 self.teller.say(uuid, f"forgetting its failures: {reason}")
                 self.systemd.reset_failed(unit.name(uuid))
@@ -154,14 +154,14 @@ class Hands:
         given = {other: seen.evidence.vnc for other, seen in self.units.observed.items() if seen.evidence}
         return [address for other, address in (given | self.screens).items() if address and other != uuid]
 
-    def _stop(self, action: Stop, reason: str, event: Name) -> None:
+    def _stop(self, action: Stop, reason: str, event: Name, revision: int) -> None:
         uuid, observed = action.uuid, self.units.get(action.uuid)
         self.teller.say(uuid, f"stopping: {reason}")
         invocation = self.units.invocation(uuid) or observed.invocation
         if observed.state == State.RESTARTING:  # no program runs then, so no end will be recorded
             self.teller.about(uuid, action.event, invocation, reason, invocation)
         try:
-            spool.write_intent(uuid, invocation, event, reason)
+            spool.write_intent(uuid, invocation, event, reason, revision)
         except OSError as error:
             self.teller.say(uuid, f"its stop will be told as one by hand: {error}")
         self.systemd.stop(unit.name(uuid))

@@ -24,10 +24,12 @@ from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.facts import Desired, Invalid, Observed
-from uncloud_host.inbox import Inbox, LookedAt, Message, Over, UnitChanged, is_about_everything
+from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
 from uncloud_host.models import VM
 from uncloud_host.observe import ABSENT, Units
 from uncloud_host.presence import Presence
+from uncloud_host.recordings import Recordings
+from uncloud_host.resolving import Resolver
 from uncloud_host.retries import Retries
 from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
@@ -36,6 +38,7 @@ from uncloud_host.systemd import Refusal, Systemd, SystemdError
 from uncloud_host.taps import Sweeper
 from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
+from uncloud_host.troubles import Troubles
 from uncloud_host.trust import Trust
 from uncloud_host.unit import State
 from uncloud_host.witness import Witness
@@ -70,14 +73,17 @@ class Agent:
         )
         self._claims = Claims(self._store, self._me)
         self._channels = channels(self._spool, self._store, config.host, config.mail)
-        self._teller = Teller(self._spool, config.host, self._channels)
+        troubles = Troubles()
+        self._teller = Teller(self._spool, troubles, config.host, self._channels)
+        self._resolver = Resolver(troubles, self._teller, self._entries, self._units, self._claims, self._me)
+        self._recordings = Recordings(lambda *said: self._inbox.put(Said(*said)))
         self._witness = Witness(config.ceph, lambda uuid: self._inbox.put(LookedAt(uuid)))
         self._hands = Hands(
             config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller,
             self._witness,
         )  # fmt: skip
         self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands)
-        self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness)
+        self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness, self._recordings)
         self._trust = Trust()
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
@@ -140,6 +146,8 @@ class Agent:
         for uuid, (old, new) in changed.items():
             self._teller.unrecorded(uuid, old, new)
             self._teller.began(uuid, new)
+            if new.state == State.RUNNING:
+                self._recordings.follow(uuid, new.invocation)
         if self._trust.in_step:
             self._reconcile(everything=everything)
         self._teller.end_pass()
@@ -166,6 +174,8 @@ class Agent:
             self._show_life()
             if self._finish(uuid):
                 self._unfinished.discard(uuid)
+        if not self._trust.doubts and not self._trust.wait:
+            self._resolver.look()
         position = self._entries.mirror.position
         if position and not self._trust.doubts and not self._trust.wait:  # else the next agent must find them, too
             self._spool.remember(position, backwards=self._trust.may_forget)
@@ -199,6 +209,8 @@ class Agent:
                     names.add(name)
                 case LookedAt(uuid):
                     uuids.add(uuid)
+                case Said(uuid, invocation, signs):
+                    self._teller.seen(uuid, invocation, signs)
                 case news.Changed(keys, deleted):
                     uuids |= self._changed(keys)
                     self._trust.deleted({self._entries.uuid(key): revision for key, revision in deleted.items()})

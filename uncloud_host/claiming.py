@@ -79,8 +79,6 @@ def secured(
     secure = Secure(wanted, entry, why or ("its claim is brought up to date" if mine else "its claim was lost"))
     if held and not old:
         return [secure, Tell(Name.HELD, wanted.since, f"{why}; it runs on")]
-    if mine and old and not held:
-        return [Tell(Name.RESOLVED, mine.since, "its entry is there again"), secure]
     return [secure]
 
 

@@ -6,7 +6,7 @@ keeps one of them.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -191,6 +191,9 @@ class End:
     said: str = ""  # QEMU's last line
     is_after: bool = False  # the run was over already: somebody stopped the unit while it waited to be restarted
     usage: Mapping[str, int] = field(default_factory=dict)  # systemd's CPUUsageNSec, MemoryPeak, IOReadBytes ...
+    revision: int = 0  # of the entry that asked for it, if the agent did
+    reboots: int = 0  # of the guest, by itself
+    signs: Sequence[str] = ()  # lines of the flight recorder, see signs.py
 
     @classmethod
     def read(cls, text: str | bytes) -> "End":
@@ -200,15 +203,17 @@ class End:
             raise ValueError("no object")
         known = {name: found[name] for name in cls.__slots__ if name in found}
         end = cls(**known)
-        numbers = {name: float(getattr(end, name)) for name in ("started", "ended", "asked")}
-        texts = set(cls.__slots__) - numbers.keys() - {"restarts", "is_after", "usage"}
+        times = {name: float(getattr(end, name)) for name in ("started", "ended", "asked")}
+        numbers = {name: int(getattr(end, name)) for name in ("restarts", "revision", "reboots")}
+        texts = set(cls.__slots__) - times.keys() - numbers.keys() - {"is_after", "usage", "signs"}
         if not all(isinstance(getattr(end, name), str) for name in texts) or not isinstance(end.is_after, bool):
             raise ValueError("not texts")
-        if not isinstance(end.usage, dict):
-            raise ValueError("usage is no object")
+        if not isinstance(end.usage, dict) or not isinstance(end.signs, list | tuple):
+            raise ValueError("usage is no object, or signs are no list")
         usage = {str(key): int(value) for key, value in end.usage.items()}
-        datetime.fromtimestamp(max(numbers["started"], numbers["ended"]), UTC)  # ValueError or OverflowError
-        return cls(**known | numbers | {"restarts": int(end.restarts), "usage": usage})
+        signs = tuple(map(str, end.signs))
+        datetime.fromtimestamp(max(times["started"], times["ended"]), UTC)  # ValueError or OverflowError
+        return cls(**known | times | numbers | {"usage": usage, "signs": signs})
 
 
 _BY_QEMU = {
@@ -224,6 +229,7 @@ def ended(end: End, host: str, name: str) -> Event:
     event, reason = conclude(end)
     exit_ = " ".join(filter(None, [end.exit_code, end.exit_status]))
     trail = {"by": end.by, "result": end.result, "exit": exit_, "qemu": end.shutdown}
+    trail |= {key: str(getattr(end, key) or "") for key in ("revision", "reboots")}
     return Event(
         vm=end.vm,
         event=event,
@@ -253,13 +259,13 @@ def conclude(end: End) -> tuple[Name, str]:
             return Name.STOPPED_BY_HAND, f"systemctl stop of {end.why or 'many VMs'}" + forced
         case "restart":
             return Name.STOPPED, "systemctl restart on this host" + forced
-    if told := _BY_QEMU.get(end.shutdown):
-        return told
-    return _by_exit(end)
-
-
-def _by_exit(end: End) -> tuple[Name, str]:
     said = f": {end.said}" if end.said else ""
+    if told := _BY_QEMU.get(end.shutdown):
+        return told[0], told[1] + said
+    return _by_exit(end, said)
+
+
+def _by_exit(end: End, said: str) -> tuple[Name, str]:
     if end.result == "oom-kill":
         return Name.OOM_KILLED, "this host ran out of memory"
     if end.result == "watchdog":
@@ -267,7 +273,7 @@ def _by_exit(end: End) -> tuple[Name, str]:
     if end.exit_code in ("killed", "dumped"):
         if end.exit_status in _FATAL:
             return Name.CRASHED, f"QEMU died of signal {end.exit_status}{said}"
-        return Name.KILLED, f"QEMU was killed by signal {end.exit_status} from outside"
+        return Name.KILLED, f"QEMU was killed by signal {end.exit_status} from outside{said}"
     if not end.exit_code or (end.exit_status.isdigit() and int(end.exit_status) in _SETUP):
         return (
             Name.COULD_NOT_START,

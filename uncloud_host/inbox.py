@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from uncloud_host import news
+from uncloud_host.signs import Sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,22 @@ class LookedAt:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What QEMU said while a run goes on."""
+
+    uuid: str
+    invocation: str
+    signs: list[Sign]
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """Stop the agent; VMs run on. `error` is why, if it is not by request."""
 
     error: str = ""
 
 
-Message = news.Told | UnitChanged | LookedAt | Over
+Message = news.Told | UnitChanged | LookedAt | Said | Over
 
 
 class Inbox:

@@ -224,7 +224,6 @@ def _runs(vm: VM, observed: Observed, now: float) -> Iterator[Action]:
     is_healthy = now - observed.since >= HEALTHY or str(vm.entry.status_reason).startswith(WAITS)
     if vm.entry.status == Status.FAILED:
         if is_healthy:  # not sooner: a VM that ends again and again would be told as resolved each time
-            yield Tell(Name.RESOLVED, observed.invocation, "it runs again")
             yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")
     elif vm.entry.status != Status.RUNNING or (vm.entry.status_reason and is_healthy):
         yield SetStatus(vm.mod_revision, Status.RUNNING, "", "it runs")

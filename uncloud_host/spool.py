@@ -145,11 +145,14 @@ def _read_end(path: Path) -> End | None:
         return None
 
 
-def write_intent(uuid: str, invocation: str, event: Name, why: str) -> None:
-    """Say, before it is done, that the end of this run is ours: the recorder cannot tell who asked for a stop."""
+def write_intent(uuid: str, invocation: str, event: Name, why: str, revision: int) -> None:
+    """Say, before it is done, that the end of this run is ours: the recorder cannot tell who asked for a stop.
+
+    `revision`: of the entry that asks for it; 0 if there is none.
+    """
     INTENTS.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = INTENTS / f".{uuid}"
-    _write(new, json.dumps({"invocation": invocation, "event": event, "why": why}), sync=False)
+    _write(new, json.dumps({"invocation": invocation, "event": event, "why": why, "revision": revision}), sync=False)
     new.rename(INTENTS / uuid)
 
 

@@ -27,7 +27,7 @@ class Standing:
     def __init__(self, me: Me, presence: Presence, trust: Trust, teller: Teller) -> None:
         self._me, self._presence, self._trust, self._teller = me, presence, trust, teller
         self._double = self._lost = ""  # since when another machine has our name, and since when etcd is away, if told
-        self._seen = 0.0  # when the other machine was last seen
+        self._seen = time.monotonic()  # when the other machine was last seen, or might have been
         self._problem = ""  # said last
 
     @property
@@ -61,8 +61,8 @@ class Standing:
             self._double = f"{other} {_now()}"
             text = f"machine {other} also says that it is {self._me.host}; neither of the two starts anything"
             self._teller.about_host(Name.DUPLICATE_HOST, self._double, text)
-        elif self._double and time.monotonic() - self._seen >= ALONE:
-            self._teller.about_host(Name.RESOLVED, self._double, "no other machine has its name any more")
+        elif time.monotonic() - self._seen >= ALONE:
+            self._teller.resolved("duplicate-host", "", "no other machine has its name any more")
             self._double = ""
 
     def tell_of_etcd(self) -> None:

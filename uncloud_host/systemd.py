@@ -10,7 +10,6 @@ import errno
 import logging
 import re
 import select
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -63,8 +62,6 @@ _SIGNATURES = {
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
     "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
-_QEMU_ERROR = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: ((?!warning|terminating).*)$", re.MULTILINE)
-JOURNAL = 2.0  # seconds for journalctl
 _SIGNATURE = {name: signature.encode() for signature, names in _SIGNATURES.items() for name in names.split()}
 
 
@@ -284,19 +281,3 @@ def notify(**state: str | int) -> None:
 def journal(message: str, priority: int, **fields: str) -> None:
     """Write a line with fields of our own to the journal (sd_journal_send(3))."""
     pystemd.journal.sendv(MESSAGE=message, PRIORITY=str(priority), SYSLOG_IDENTIFIER="uncloud-host", **fields)
-
-
-def last_words(uuid: str, since: float, until: float) -> str:
-    """Find the last error in a run's journal that looks like QEMU's own; nothing if there is none, or it takes long.
-
-    By time, not by invocation: journald knows the first run's only as long as RestartMode=direct restarts it (257).
-    The guest's console is in the same stream, so a guest can forge it: a hint for people, nothing to decide from.
-    """
-    words = ["journalctl", "--no-pager", "--output=cat", "--lines=50", f"_SYSTEMD_UNIT={unit.name(uuid)}"]
-    words += ["SYSLOG_IDENTIFIER=qemu", f"--since=@{since:.6f}", f"--until=@{until + 1:.6f}"]
-    try:
-        lines = subprocess.run(words, capture_output=True, timeout=JOURNAL, check=True).stdout  # noqa: S603 - our words
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    found = _QEMU_ERROR.findall(lines.decode(errors="replace"))
-    return found[-1][:200] if found else ""

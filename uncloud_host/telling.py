@@ -6,18 +6,22 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
-from uncloud_host import spool, systemd, unit
+from uncloud_host import journal, spool, systemd, unit
 from uncloud_host.channels import Channel
-from uncloud_host.events import End, Event, Name, clean, ended
+from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
+from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
+from uncloud_host.troubles import Trouble, Troubles
 from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
 
 WARNING, INFO = 4, 6  # syslog's priorities
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
+TRIES, AGAIN = 5, 0.1  # seconds between them
 RUNS = 16  # of a VM are remembered; more do not end between two passes
 
 
@@ -35,8 +39,10 @@ class _Story:
 class Teller:
     """Makes events, each once, and wakes the channels that pass them on."""
 
-    def __init__(self, kept: Spool, host: str, channels: Sequence[Channel]) -> None:
+    def __init__(self, kept: Spool, troubles: Troubles, host: str, channels: Sequence[Channel]) -> None:
         self._spool = kept
+        self._troubles = troubles
+        self._born = time.time()
         self._host = host
         self._channels = channels
         self._stories: dict[str, _Story] = {}
@@ -57,10 +63,37 @@ class Teller:
             self._new(event)
 
     def _new(self, event: Event) -> None:
+        if kind := LASTING.get(event.event):
+            with suppress(OSError):
+                self._troubles.begin(Trouble(kind, event.vm, stamp(event.time), event.event, event.reason))
         self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
         self._has_held |= event.event == Name.HELD
         if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
             self._pass_on()
+
+    def resolved(self, kind: str, uuid: str, reason: str) -> None:
+        """Tell that what lasted is over; nothing if nobody has told that it began."""
+        with suppress(OSError):
+            if trouble := self._troubles.end(kind, uuid):
+                self.about(
+                    uuid, Name.RESOLVED, f"{kind} {trouble.since}", f"{reason} ({trouble.event}: {trouble.reason})"
+                )
+
+    def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
+        """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
+        for sign in said:
+            at = datetime.fromtimestamp(sign.time, UTC)
+            subject = f"{invocation} {stamp(at)}"
+            event = partial(Event, uuid, subject=subject, time=at, host=self._host, name=self._name(uuid))
+            match sign.kind:
+                case Kind.REBOOT if sign.time >= self._born:
+                    self.say(uuid, sign.text)
+                case Kind.WATCHDOG:
+                    self.tell(event(Name.WATCHDOG, reason=sign.text, invocation=invocation))
+                case Kind.DISK_ERROR if not self._troubles.is_open("disk", uuid):  # requests fail by the dozen
+                    self.tell(event(Name.DISK_ERROR, reason=sign.text, invocation=invocation))
+                case Kind.GOES_ON:
+                    self.resolved("disk", uuid, sign.text)
 
     def end_pass(self) -> None:
         """Pass on what is told together, and try again to keep what could not be kept."""
@@ -115,9 +148,10 @@ class Teller:
         key = (end.invocation, end.is_after)
         if key in story.ended:
             return story.ended[key]
+        self.seen(end.vm, end.invocation, signs(end.signs))
         event = ended(end, self._host, story.name)
-        if event.event in (Name.COULD_NOT_START, Name.CRASHED):
-            end = replace(end, said=systemd.last_words(end.vm, end.started, end.ended))
+        if event.event in (Name.COULD_NOT_START, Name.CRASHED) or end.shutdown == "host-signal":
+            end = replace(end, said=journal.last_words(end, event.event))
             event = ended(end, self._host, story.name)
         if event.event != Name.COULD_NOT_START:
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
@@ -133,11 +167,21 @@ class Teller:
         over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
         if not before or not over or (before, False) in self._story(uuid).ended:
             return
-        now = time.time()
-        if intent := spool.read_intent(uuid, before):
-            self.over(End(uuid, before, "agent", event=intent[0], why=intent[1], ended=now))
+        for end in self._without_record(uuid, before):
+            if (end.invocation, False) not in self._story(uuid).ended:
+                self.over(end)
+
+    def _without_record(self, uuid: str, before: str) -> list[End]:
+        """Ask the journal how runs ended, from this one on; what it does not know ended as the recorder did: killed."""
+        for _ in range(TRIES):  # journald may be a moment behind PID 1
+            if found := journal.unrecorded(uuid, before):
+                break
+            time.sleep(AGAIN)
         else:
-            self.over(End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=now))
+            found = [End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=time.time())]
+        if intent := spool.read_intent(uuid, before):
+            found[0] = replace(found[0], by="agent", event=intent[0], why=intent[1])
+        return found
 
     def stopped_between(self, uuid: str, old: Observed) -> None:
         """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""

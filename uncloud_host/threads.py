@@ -9,6 +9,7 @@ from uncloud_host.channels import Channel
 from uncloud_host.etcd import Position
 from uncloud_host.inbox import Inbox, Over, UnitChanged
 from uncloud_host.mirror import Mirror
+from uncloud_host.recordings import Recordings
 from uncloud_host.witness import WORKERS, Witness
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,11 @@ logger = logging.getLogger(__name__)
 class Threads:
     """All of them; if one fails, the agent ends, and systemd starts a new one."""
 
-    def __init__(self, inbox: Inbox, mirror: Mirror, channels: Sequence[Channel], witness: Witness) -> None:
+    def __init__(
+        self, inbox: Inbox, mirror: Mirror, channels: Sequence[Channel], witness: Witness, recordings: Recordings
+    ) -> None:
         self._inbox, self._mirror, self._channels, self._witness = inbox, mirror, channels, witness
+        self._recordings = recordings
         self._is_over = threading.Event()
 
     def start(self, known: Position | None) -> None:
@@ -27,6 +31,7 @@ class Threads:
         self._thread("bus", lambda: systemd.watch(lambda n: self._inbox.put(UnitChanged(n)), self._is_over.is_set))
         for channel in self._channels:
             self._thread(channel.name, channel.run)
+        self._thread("qemu", self._recordings.run)
         self._witness.begin()
         for number in range(WORKERS):
             self._thread(f"rbd-{number}", self._witness.work)

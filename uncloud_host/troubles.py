@@ -51,6 +51,10 @@ class Troubles:
             new.unlink()
         return True
 
+    def is_open(self, kind: str, about: str) -> bool:
+        """Tell whether it has been begun."""
+        return self._path(kind, about).exists()
+
     def end(self, kind: str, about: str) -> Trouble | None:
         """Forget it and return it; None if there was none, or somebody else has just ended it."""
         path = self._path(kind, about)

@@ -60,7 +60,7 @@ TABLE = [
     ("TO_RESTART", "exited",      MINE,   ["stop(powered-off)"]),
     ("TO_RESTART", "failed",      MINE,   ["reset"]),
     ("FAILED",     "absent",      MINE,   []),
-    ("FAILED",     "running",     MINE,   ["tell resolved", "RUNNING"]),
+    ("FAILED",     "running",     MINE,   ["RUNNING"]),
     ("FAILED",     "failed",      MINE,   []),
 ]  # fmt: skip
 
@@ -252,9 +252,9 @@ NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
         # ... unless the claim is younger, as if somebody had copied all keys into a new etcd
         (vm("RUNNING", created=7), dataclasses.replace(MINE, mod_revision=8), ["claim"]),
         # a hold ends when the entry is back
-        (vm("RUNNING", created=25, revision=25), HELD, ["tell resolved", "claim"]),
+        (vm("RUNNING", created=25, revision=25), HELD, ["claim"]),
         (vm(None, created=25, revision=25), CONFIRMED, ["claim"]),
-        (vm("RUNNING"), HELD, ["tell resolved", "claim"]),
+        (vm("RUNNING"), HELD, ["claim"]),
         # ... or says something newer than the hold
         (vm("TO_STOP"), HELD, ["tell held"]),
         (vm("TO_RESTART"), HELD, ["tell held"]),
@@ -349,7 +349,7 @@ def test_a_claim_of_a_namesake_is_somebody_elses() -> None:
 
 
 def test_a_failed_vm_that_runs_is_well_when_it_has_run_for_a_while() -> None:
-    for now, actions in ((9, []), (10, ["tell resolved", "RUNNING"])):
+    for now, actions in ((9, []), (10, ["RUNNING"])):
         assert short(plan(vm("FAILED"), unit("running"), MINE, ME, now=now)) == actions
 
 

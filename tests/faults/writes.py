@@ -28,7 +28,7 @@ ELSEWHERE = {
     "spool:write_run": "read at the next start only, see the end without a record",
     "spool:remove_run": "the same",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
-    "systemd:last_words": "journalctl only reads",
+    "journal:_ask": "journalctl only reads",
     "ceph:_keep": "written whole or not at all, and looked at before each start that needs it",
     "ceph:watchers": "rbd only reads",
     "supplies:remove_seed": "what is left goes with the next full pass",

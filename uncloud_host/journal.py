@@ -1,0 +1,57 @@
+"""What the journal knows of a VM's unit: a second witness, where the recorder could not run, and QEMU's last words."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+
+from uncloud_host import unit
+from uncloud_host.events import End, Name
+from uncloud_host.traces import FIELDS, ends
+
+ANSWER = 2.0  # seconds for journalctl
+_ERROR = 3  # syslog's priority
+_QEMU_SAYS = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: (.*)$")
+
+
+def last_words(end: End, event: Name) -> str:
+    """Find what explains an end: of QEMU the last error, or the signal that it tells of; of systemd, if it could not
+    execute QEMU, the first. Nothing if there is none, or it takes long.
+
+    By time, not by invocation: of QEMU's lines journald knows the first run's only, as long as RestartMode=direct
+    restarts it (257). The guest's console is in the same stream, so a guest can forge it: a hint for people, nothing to
+    decide from.
+    """
+    name = unit.name(end.vm)
+    period = [f"--since=@{end.started or end.ended - 1:.6f}", f"--until=@{end.ended + 1:.6f}"]
+    if event == Name.COULD_NOT_START and not _QEMU_RAN.fullmatch(end.exit_status):
+        records = _ask(f"UNIT={name}", f"PRIORITY={_ERROR}", *period, "--output-fields=MESSAGE")
+        said = [str(record.get("MESSAGE", "")).removeprefix(f"{name}: ") for record in records]
+        return said[0][:300] if said else ""
+    records = _ask(f"_SYSTEMD_UNIT={name}", "SYSLOG_IDENTIFIER=qemu", *period, "--lines=50", "--output-fields=MESSAGE")
+    found = [match[1] for record in records if (match := _QEMU_SAYS.match(str(record.get("MESSAGE", ""))))]
+    wanted, unwanted = ("terminating", "-") if event == Name.KILLED else ("", ("warning", "terminating"))
+    said = [line for line in found if line.startswith(wanted) and not line.startswith(unwanted)]
+    return said[-1][:200] if said else ""
+
+
+_QEMU_RAN = re.compile("1?[0-9]{1,2}")  # exit statuses from 200 on are PID 1's
+
+
+def unrecorded(uuid: str, since: str) -> list[End]:
+    """Find how the runs of a VM ended in this boot, from the one with the invocation `since` on.
+
+    A run that still goes on is not among them.
+    """
+    words = ["_PID=1", f"UNIT={unit.name(uuid)}", "--boot=0", f"--output-fields={','.join(FIELDS)}"]
+    return ends(uuid, since, list(_ask(*words)))
+
+
+def _ask(*words: str) -> Iterator[Mapping[str, object]]:
+    command: Sequence[str] = ["journalctl", "--no-pager", "--quiet", "--output=json", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=ANSWER, check=True)  # noqa: S603 - our words
+    except (OSError, subprocess.SubprocessError):
+        return
+    for line in done.stdout.splitlines():
+        yield json.loads(line)

@@ -1,0 +1,62 @@
+"""How runs ended, from what PID 1 wrote into the journal about their unit. Pure.
+
+Needed where nothing else tells: whoever kills a cgroup as a whole (`systemctl kill --signal=KILL`, systemd-oomd) kills
+the recorder, too, which is started in it. The messages are systemd's catalog (journalctl --catalog); each has the
+invocation that it is about, also where RestartMode=direct restarts a unit (257).
+"""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from uncloud_host.events import End
+
+STARTING, EXITED = "7d4958e842da4a758f6c1cdc7b36dcc5", "98e322203f7a4ed290d09fe03c09fe15"
+FAILED, RESTART = "d9b373ed55a64feb8242e02dbe79a49c", "5eb03494b6584870a536b337290809b3"
+FIELDS = (
+    "MESSAGE", "MESSAGE_ID", "INVOCATION_ID", "EXIT_CODE", "EXIT_STATUS", "UNIT_RESULT", "N_RESTARTS",
+    "_SOURCE_REALTIME_TIMESTAMP",
+)  # fmt: skip
+
+Record = Mapping[str, object]
+
+
+def ends(uuid: str, since: str, records: Sequence[Record]) -> list[End]:
+    """Conclude how runs ended, from the one with the invocation `since` on; those that go on are left out."""
+    runs: dict[str, End] = {}
+    over: set[str] = set()
+    restarts = 0
+    for record in records:
+        invocation, time = str(record.get("INVOCATION_ID", "")), _time(record)
+        run = runs.get(invocation, End(uuid, invocation, "itself", started=time, ended=time, restarts=restarts))
+        match record.get("MESSAGE_ID"):
+            case kind if kind == STARTING:
+                runs[invocation] = run
+            case kind if kind == EXITED:
+                code = str(record.get("EXIT_CODE", ""))
+                status = _status(code, str(record.get("EXIT_STATUS", "")))
+                runs[invocation] = replace(run, exit_code=code, exit_status=status, ended=time)
+                over.add(invocation)
+            case kind if kind == FAILED:
+                ended = run.ended if invocation in over else time
+                runs[invocation] = replace(run, result=str(record.get("UNIT_RESULT", "")), ended=ended)
+                over.add(invocation)
+            case kind if kind == RESTART:
+                restarts = int(str(record.get("N_RESTARTS", 0)))
+            case _ if "on client request" in str(record.get("MESSAGE", "")) and invocation in runs:
+                runs[invocation] = replace(run, said="by systemctl kill")
+    begun = list(runs)
+    first = begun.index(since) if since in begun else len(begun)
+    return [runs[invocation] for invocation in begun[first:] if invocation in over]
+
+
+def _time(record: Record) -> float:
+    return int(str(record.get("_SOURCE_REALTIME_TIMESTAMP", 0))) / 1e6
+
+
+def _status(code: str, status: str) -> str:
+    """Write an exit status as systemd's $EXIT_STATUS does: signals by their names."""
+    try:
+        return signal.Signals(int(status)).name.removeprefix("SIG") if code in ("killed", "dumped") else status
+    except ValueError:
+        return status

@@ -137,8 +137,9 @@ class Agent:
         self._standing.check_name(self._units.observed)
         self._unfinished |= changed.keys()
         for uuid, (old, new) in changed.items():
-            if old.state == State.RESTARTING and new.state == State.ABSENT and not self._systemd.is_stopping():
-                self._teller.stopped_between(uuid, old)
+            is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
+            if is_gone and not self._systemd.is_stopping():
+                self._teller.stopped_between(uuid, old.invocation)
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell()
         for uuid in self._teller.recalled() - changed.keys():

@@ -6,17 +6,19 @@ before an agent died, still becomes STOP.
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from uncloud_host import reconcile, spool
+from uncloud_host import journal, reconcile, spool
 from uncloud_host.act import Hands
 from uncloud_host.claims import Claims
 from uncloud_host.desired import Entries
 from uncloud_host.events import End
 from uncloud_host.spool import Spool
 from uncloud_host.telling import Teller
+from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +37,32 @@ class Ends:
     def tell(self) -> set[str]:
         """Tell all that are there; return the VMs for which one may have to be written into the entry."""
         self._waiting = {}
-        for path, recorded in self._spool.ends():
+        for path, recorded in self._recorded():
             if recorded is None:
                 logger.warning("%s cannot be read and is removed", path)
                 _remove(path)
                 continue
             end = self._teller.over(self._as_one_of_many(recorded))
+            self._look_for_a_stop(end)
             if reconcile.has_consequences(end):
                 self._waiting.setdefault(end.vm, []).append((path, end))
             else:
                 _remove(path)
                 spool.remove_intent(end.vm, end.invocation)
         return set(self._waiting)
+
+    def _recorded(self) -> Iterator[tuple[Path, End | None]]:
+        """List the records, and those that are written while we look."""
+        done: set[Path] = set()
+        while found := [pair for pair in self._spool.ends() if pair[0] not in done]:
+            done |= {path for path, _ in found}
+            yield from found
+
+    def _look_for_a_stop(self, end: End) -> None:
+        """Ask the journal about a unit that is gone although systemd should have restarted it, while nobody looked."""
+        is_gone = self._hands.units.get(end.vm).state == State.ABSENT
+        if end.by == "itself" and not end.is_after and is_gone and journal.was_stopped(end.vm, end.invocation):
+            self._teller.stopped_between(end.vm, end.invocation)
 
     def _as_one_of_many(self, end: End) -> End:
         """Tell the last of many VMs that were stopped at once from one that was stopped alone: the others are over."""

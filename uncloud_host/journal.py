@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from uncloud_host import unit
 from uncloud_host.events import End, Name
-from uncloud_host.traces import FIELDS, ends
+from uncloud_host.traces import FIELDS, STOPPED, ends
 
 ANSWER = 2.0  # seconds for journalctl
 _ERROR = 3  # syslog's priority
@@ -45,6 +45,12 @@ def unrecorded(uuid: str, since: str) -> list[End]:
     """
     words = ["_PID=1", f"UNIT={unit.name(uuid)}", "--boot=0", f"--output-fields={','.join(FIELDS)}"]
     return ends(uuid, since, list(_ask(*words)))
+
+
+def was_stopped(uuid: str, invocation: str) -> bool:
+    """Tell whether somebody stopped a unit in this boot which waited to be restarted: no recorder runs then."""
+    words = ["_PID=1", f"UNIT={unit.name(uuid)}", f"MESSAGE_ID={STOPPED}", "JOB_TYPE=stop", "--boot=0"]
+    return any(_ask(*words, f"INVOCATION_ID={invocation}", "--output-fields=MESSAGE"))
 
 
 def _ask(*words: str) -> Iterator[Mapping[str, object]]:

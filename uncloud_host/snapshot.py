@@ -16,6 +16,7 @@ from uncloud_host.models import host_of, is_uuid
 from uncloud_host.observe import Units
 from uncloud_host.store import Store
 from uncloud_host.systemd import Systemd, SystemdError
+from uncloud_host.troubles import Troubles
 from uncloud_host.unit import State
 from uncloud_host.view import Seen, Step
 
@@ -63,6 +64,9 @@ class Snapshot:
         self.me = machine.me(known.host)
         self.store = Store(Connection(known.etcd), known.prefix)
         self._units = Units(Systemd())
+        self._troubles: dict[str, str] = {}
+        with suppress(OSError):  # only root may look
+            self._troubles = {one.about: one.reason for one in Troubles().all() if one.kind == "disk"}
         self.look()
 
     def look(self) -> None:
@@ -120,4 +124,5 @@ class Snapshot:
         with suppress(ValueError, RecursionError):
             found = json.loads(entry.value) if entry else {}
             written |= found if isinstance(found, dict) else {}
-        return Seen(read(uuid, entry) if entry else Gone(uuid), written, self._units.get(uuid), claim)
+        trouble = self._troubles.get(uuid, "")
+        return Seen(read(uuid, entry) if entry else Gone(uuid), written, self._units.get(uuid), claim, trouble)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 WARNING, INFO = 4, 6  # syslog's priorities
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
 TRIES, AGAIN = 5, 0.1  # seconds between them
+ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
 RUNS = 16  # of a VM are remembered; more do not end between two passes
 
 
@@ -32,6 +33,7 @@ class _Story:
     name: str
     asked: str = ""  # why a start was asked for
     said: str = ""
+    rebooted: float = 0.0  # when its guest last did
     begun: str = ""  # the invocation whose beginning has been told
     ended: dict[tuple[str, bool], End] = field(default_factory=dict)  # by invocation and `is_after`
 
@@ -86,7 +88,8 @@ class Teller:
             subject = f"{invocation} {stamp(at)}"
             event = partial(Event, uuid, subject=subject, time=at, host=self._host, name=self._name(uuid))
             match sign.kind:
-                case Kind.REBOOT if sign.time >= self._born:
+                case Kind.REBOOT if sign.time >= max(self._born, self._story(uuid).rebooted + ONCE):
+                    self._story(uuid).rebooted = sign.time
                     self.say(uuid, sign.text)
                 case Kind.WATCHDOG:
                     self.tell(event(Name.WATCHDOG, reason=sign.text, invocation=invocation))
@@ -183,10 +186,10 @@ class Teller:
             found[0] = replace(found[0], by="agent", event=intent[0], why=intent[1])
         return found
 
-    def stopped_between(self, uuid: str, old: Observed) -> None:
+    def stopped_between(self, uuid: str, invocation: str) -> None:
         """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""
-        if old.evidence and not spool.read_intent(uuid, old.invocation):
-            end = End(uuid, old.invocation, "operator", result="success", ended=time.time(), is_after=True)
+        if not spool.read_intent(uuid, invocation):
+            end = End(uuid, invocation, "operator", result="success", ended=time.time(), is_after=True)
             with suppress(OSError):
                 spool.write_end(end)
 

@@ -27,6 +27,7 @@ class Seen:
     written: Mapping[str, object]  # the entry's fields as they stand, as far as they can be read
     observed: Observed
     claim: Claim | None
+    trouble: str = ""  # with its disks; the others are seen anyway
 
     @property
     def uuid(self) -> str:
@@ -120,6 +121,8 @@ def _notes(seen: Seen, me: Me) -> Iterator[str]:
         yield f"held: {seen.claim.why}" if seen.claim.why else "held"
     if isinstance(desired, Gone):
         yield "no entry"
+    if seen.trouble:
+        yield seen.trouble
     if evidence and evidence.host != me.host:
         yield f"started as {evidence.host}'s"
     elif seen.host not in (me.host, "") and seen.concerns(me):

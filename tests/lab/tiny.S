@@ -2,6 +2,7 @@
 # COM1, and obeys the ACPI power button and single letters on COM1:
 #     p  power off    r  reset    x  panic (pvpanic, ISA port 0x505)    h  hang, deaf to the power button
 #     f  flood: 32768 lines with the number of those that are left, as fast as COM1 takes them; then it listens again
+#     w  set the watchdog of q35's chipset to 5 seconds, and hang
 # It needs SeaBIOS, which puts the ACPI registers at 0x600, and machine pc or q35. BIOS disk calls reach any bus.
 
     .set COM1, 0x3f8
@@ -10,6 +11,8 @@
     .set PM1_ENABLE, 0x602
     .set PM1_CONTROL, 0x604             # bit 13: power off
     .set PVPANIC, 0x505
+    .set TCO, 0x660                     # the watchdog: reload, control (+8), time in 0.6 s (+0x12)
+    .set GCS, 0xfed1f410                # bit 5: no reset by the watchdog
     .set SECTOR, 0x8000                 # where the second sector is read to
 
     .code16
@@ -78,6 +81,8 @@ poll:
     je hang
     cmp $'f', %al
     je flood
+    cmp $'w', %al
+    je watchdog
     call putc                           # anything else is echoed
     jmp poll
 
@@ -101,6 +106,27 @@ panic:
     mov $1, %al
     out %al, %dx
     jmp poll
+
+watchdog:
+    cli
+    lgdt gdt                            # 4 GiB for a moment: GCS is beyond what the BIOS gives us
+    mov %cr0, %eax
+    inc %ax
+    mov %eax, %cr0
+    mov $8, %bx
+    mov %bx, %ds
+    dec %ax
+    mov %eax, %cr0
+    xor %bx, %bx
+    mov %bx, %ds
+    mov $GCS, %esi
+    movl $0, (%esi)
+    mov $TCO + 0x12, %dx
+    mov $4, %ax
+    out %ax, %dx
+    mov $TCO, %dx
+    out %ax, %dx
+    jmp hang
 
 flood:
     mov $0x8000, %bp
@@ -160,6 +186,10 @@ drive:   .byte 0x80
 packet:  .byte 16, 0                    # one sector, to SECTOR, from block 1
          .word 1, SECTOR, 0
          .quad 1
+gdt:     .word 15                       # its first entry is free: it describes itself
+         .long gdt
+         .word 0
+         .quad 0x00cf92000000ffff       # data, all of memory
 banner:  .asciz "TINY-GUEST boot "
 line:    .asciz "TINY-GUEST line "
 pressed: .asciz "powerbutton"

@@ -29,7 +29,7 @@ RECIPE = 1  # raise it when a tree is to be made otherwise although no list belo
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BASE = """
     systemd systemd-sysv dbus libnss-systemd iproute2 ca-certificates procps etcd-server etcd-client
-    ovmf qemu-utils python3-aiosmtpd dma python3-pytest python3-freezegun python3-hypothesis
+    ovmf qemu-utils prometheus python3-aiosmtpd dma python3-pytest python3-freezegun python3-hypothesis
 """.split()  # noqa: SIM905
 BUILD = ["build-essential", "lintian"]  # the rest is debian/control's Build-Depends
 CEPH = ["ceph-mon", "ceph-osd", "ceph-common"]  # rbd needs no manager
@@ -45,7 +45,7 @@ MASKED = """
     dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount
     proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount tmp.mount
     e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer man-db.timer fstrim.timer
-    dpkg-db-backup.timer ceph.target rbdmap.service
+    dpkg-db-backup.timer ceph.target rbdmap.service prometheus.service
 """.split()  # noqa: SIM905
 JOURNALD = "[Journal]\nStorage=persistent\nForwardToConsole=no\nRateLimitIntervalSec=0\n"
 

@@ -146,7 +146,10 @@ def test_deleting_several_vms_at_once_is_not_believed(new_world: Callable[..., W
     eventually(lambda: not world.claim(confirmed), what="its claim is released")
     del pids[confirmed]
     assert run_on(world, pids)
-    assert [world.events(uuid) for uuid in (confirmed, held)] == [["started", "held", "stopped"], ["started", "held"]]
+    assert [world.events(uuid) for uuid in (confirmed, held)] == [
+        ["started", "held", "resolved", "stopped"],
+        ["started", "held"],
+    ]
     assert len(world.mails("is held")) + len(world.mails("are held")) == 1
 
 

@@ -31,6 +31,7 @@ from uncloud_host.presence import Presence
 from uncloud_host.recordings import Recordings
 from uncloud_host.resolving import Resolver
 from uncloud_host.retries import Retries
+from uncloud_host.runs import Runs
 from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
@@ -72,9 +73,11 @@ class Agent:
             told=self._inbox.put,
         )
         self._claims = Claims(self._store, self._me)
-        self._channels = channels(self._spool, self._store, config.host, config.mail)
+        self._runs = Runs(self._me, self._store, self._systemd.booted)
+        events = channels(self._spool, self._store, config.host, config.mail)
+        self._channels = (*events, self._runs.channel)
         troubles = Troubles()
-        self._teller = Teller(self._spool, troubles, config.host, self._channels)
+        self._teller = Teller(self._spool, troubles, self._runs, config.host, self._channels)
         self._resolver = Resolver(troubles, self._teller, self._entries, self._units, self._claims, self._me)
         self._recordings = Recordings(lambda *said: self._inbox.put(Said(*said)))
         self._witness = Witness(config.ceph, lambda uuid: self._inbox.put(LookedAt(uuid)))
@@ -222,6 +225,7 @@ class Agent:
                     if not self._trust.in_step:
                         logger.info("in step with etcd")
                         self._channels[0].look()  # the log
+                        self._channels[-1].look()  # the runs
                     self._trust.synced(message)
         return names, uuids
 
@@ -289,6 +293,7 @@ class Agent:
             systemd.notify(watchdog=1)
             self._life = time.monotonic() + ALIVE
             self._standing.tell_of_etcd()
+            self._runs.stay_awake()
 
     def _tidy(self) -> None:
         """Forget what is gone: nothing here may grow with the number of VMs that there ever were."""

@@ -7,6 +7,7 @@ mail server is away, and one of them waits for the other no time.
 import logging
 import queue
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from uncloud_host import mail
 from uncloud_host.config import Mail
@@ -21,19 +22,38 @@ logger = logging.getLogger(__name__)
 RETRY = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds, while somebody does not take what we tell
 
 
-class Channel:
-    """One way out of the spool. `send` takes what `batch` chooses from all that waits, all or none."""
+T = TypeVar("T")
+
+
+class Waiting(Protocol[T]):
+    """What keeps things until they are told, as the spool does with events."""
+
+    def pending(self, channel: str, /) -> Sequence[T]:
+        """List what a channel has not told yet."""
+        ...
+
+    def told(self, channel: str, some: Sequence[T], /) -> None:
+        """Remember that a channel has told these."""
+        ...
+
+
+class Channel(Generic[T]):
+    """One way out of the spool. `send` takes what `batch` chooses from all that waits, all or none.
+
+    `then` is done when nothing waits any more.
+    """
 
     def __init__(
         self,
         name: str,
-        spool: Spool,
-        send: Callable[[Sequence[Spooled]], None],
+        spool: Waiting[T],
+        send: Callable[[Sequence[T]], None],
         refusal: type[Exception],
-        batch: Callable[[Sequence[Spooled]], Sequence[Spooled]],
+        batch: Callable[[Sequence[T]], Sequence[T]],
+        then: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self._spool, self._send, self._refusal, self._batch = spool, send, refusal, batch
+        self._spool, self._send, self._refusal, self._batch, self._then = spool, send, refusal, batch, then
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
 
     def look(self) -> None:
@@ -75,9 +95,10 @@ class Channel:
             batch = self._batch(waiting)
             self._send(batch)
             self._spool.told(self.name, batch)
+        self._then()
 
 
-def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel, Channel]:
+def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel[Spooled], Channel[Spooled]]:
     """Make the channels to the log and to the mailbox."""
 
     def log(events: Sequence[Spooled]) -> None:

@@ -38,6 +38,7 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     confirm.add_argument("vms", metavar="VM", nargs="*", help=VM)
     confirm.add_argument("--all", action="store_true", help="all that are held on this host")
     _add_screens(commands)
+    _add_runtime(commands)
     _add_for_entries(commands)
 
 
@@ -59,6 +60,18 @@ def _add_screens(commands: "argparse._SubParsersAction[Parser]") -> None:
     console.add_argument("vm", metavar="VM", help=VM)
     console.add_argument("--lines", type=_number, default=0, metavar="N", help="first the last N lines of the journal")
     _add(commands, "vnc", "tell where the screen of a VM is").add_argument("vm", metavar="VM", help=VM)
+
+
+def _add_runtime(commands: "argparse._SubParsersAction[Parser]") -> None:
+    runtime = _add(commands, "runtime", "tell how long the VMs of this host ran, or each run of one", json=False)
+    runtime.add_argument("vm", metavar="VM", nargs="?", help=VM)
+    runtime.add_argument("--month", metavar="MONTH", help="of UTC, like 2026-11; else this month")
+    runtime.add_argument("--since", metavar="TIME", help="a date, or a time as in RFC 3339")
+    runtime.add_argument("--until", metavar="TIME", help="the same; the first that does not count")
+    runtime.add_argument("--all", action="store_true", help="what ran on all hosts")
+    form = runtime.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--csv", action="store_true", help="for accounting, as in RFC 4180")
 
 
 def _add(commands: "argparse._SubParsersAction[Parser]", name: str, does: str, *, json: bool = True) -> Parser:
@@ -99,11 +112,11 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import asking, attaching, looking, rendering, snapshot  # noqa: PLC0415
+    from uncloud_host import accounting, asking, attaching, looking, rendering, snapshot  # noqa: PLC0415
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
-    commands |= {"console": attaching.console, "vnc": looking.vnc}
+    commands |= {"console": attaching.console, "vnc": looking.vnc, "runtime": accounting.show}
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())

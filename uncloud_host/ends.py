@@ -49,6 +49,7 @@ class Ends:
             else:
                 _remove(path)
                 spool.remove_intent(end.vm, end.invocation)
+        self._teller.went_down()
         return set(self._waiting)
 
     def _recorded(self) -> Iterator[tuple[Path, End | None]]:

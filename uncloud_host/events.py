@@ -194,6 +194,7 @@ class End:
     revision: int = 0  # of the entry that asked for it, if the agent did
     reboots: int = 0  # of the guest, by itself
     signs: Sequence[str] = ()  # lines of the flight recorder, see signs.py
+    boot_id: str = ""  # of the host's boot in which it ended, if the unit's recorder saw it
 
     @classmethod
     def read(cls, text: str | bytes) -> "End":
@@ -284,6 +285,12 @@ def _by_exit(end: End, said: str) -> tuple[Name, str]:
     if end.ended - end.started < _YOUNG:
         return Name.COULD_NOT_START, f"QEMU exited with {end.exit_status}{said}"
     return Name.CRASHED, f"QEMU exited with {end.exit_status}{said}"
+
+
+def has_run(end: End) -> bool:
+    """Tell whether QEMU was there at all, however shortly: what systemd could not set up is no run."""
+    was_executed = end.exit_code and not (end.exit_status.isdigit() and int(end.exit_status) in _SETUP)
+    return conclude(end)[0] != Name.COULD_NOT_START or bool(was_executed)
 
 
 def clean(text: str) -> str:

@@ -53,6 +53,12 @@ def was_stopped(uuid: str, invocation: str) -> bool:
     return any(_ask(*words, f"INVOCATION_ID={invocation}", "--output-fields=MESSAGE"))
 
 
+def last_entry(boot_id: str) -> float:
+    """Tell when the journal of an earlier boot ends, in seconds since 1970; 0 if it has none."""
+    last = next(_ask(f"--boot={boot_id.replace('-', '')}", "--lines=1", "--output-fields=MESSAGE"), {})
+    return int(str(last.get("__REALTIME_TIMESTAMP", 0))) / 1e6
+
+
 def _ask(*words: str) -> Iterator[Mapping[str, object]]:
     command: Sequence[str] = ["journalctl", "--no-pager", "--quiet", "--output=json", *words]
     try:

@@ -20,7 +20,6 @@ from uncloud_host.events import End, Event, Name
 
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")
-RUNS = Path("/run/uncloud-host/runs")
 LIMITS = Path("/run/uncloud-host/limits")
 ENDS_IN_MEMORY = Path("/run/uncloud-host/ends")  # where recorders write while the disk is full
 KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
@@ -178,24 +177,6 @@ def write_end(end: End) -> None:
     new.rename(new.with_suffix(""))
 
 
-def write_run(uuid: str, invocation: str) -> None:
-    """Remember which run of a VM was last told as begun: an end that leaves no record is found out by it."""
-    RUNS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (RUNS / uuid).write_text(invocation)
-
-
-def remove_run(uuid: str, invocation: str) -> None:
-    """The end of this run has been told."""
-    path = RUNS / uuid
-    if path.exists() and path.read_text() == invocation:
-        path.unlink()
-
-
-def runs() -> dict[str, str]:
-    """Give the runs, by VM, whose end has not been told; none after a boot."""
-    return {path.name: path.read_text() for path in RUNS.iterdir()} if RUNS.is_dir() else {}
-
-
 def write_limits(uuid: str, start: str, fingerprint: str) -> None:
     """Remember which limits a unit was given after its start; no secret, so that `plan` need not be root's."""
     LIMITS.mkdir(parents=True, exist_ok=True)
@@ -213,6 +194,13 @@ def limits(uuid: str, start: str) -> str | None:
     except OSError:
         return None
     return fingerprint if found == start else None
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all, so that it is there also after a power failure."""
+    new = path.with_name(f".{path.name}.new")
+    _write(new, text)
+    new.rename(path)
 
 
 def _head(path: Path) -> str:

@@ -6,15 +6,18 @@ import uuid as uuids
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from uncloud_host import runtime
 from uncloud_host.actions import Secure
 from uncloud_host.claiming import is_newer
-from uncloud_host.etcd import Compare, Connection, Delete, KeyValue, Put
+from uncloud_host.etcd import Compare, Connection, Delete, EtcdError, KeyValue, Put
 from uncloud_host.events import stamp
 from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM
 from uncloud_host.patch import patched
+from uncloud_host.runtime import Run
 
 BATCH = 100  # operations in one transaction: etcd takes 128
+ATTEMPTS = 5  # at writing what somebody else seems to write at the same time
 
 Read = tuple[KeyValue | None, Claim | None]  # an entry and the claim on its VM
 
@@ -36,6 +39,7 @@ class Store:
         self.vms = f"{prefix}/vm/"
         self.claims = f"{prefix}/claim/"
         self._logs = f"{prefix}/log/"
+        self._runs = f"{prefix}/runtime/"
 
     def read(self, uuid: str) -> Read:
         """Read entry and claim of a VM at one revision, as the quorum sees them."""
@@ -139,6 +143,41 @@ class Store:
             if not self._etcd.txn(new, puts).succeeded:
                 for compare, put in zip(new, puts, strict=True):  # some are there: the answer to a batch was lost
                     self._etcd.txn([compare], [put])
+
+    def write_runs(self, runs: Sequence[Run]) -> None:
+        """Write the records of runs, no more than one transaction takes; a closed one stays as it is."""
+        for _ in range(ATTEMPTS):
+            _, found = self._etcd.get(*(self._runs + run.path for run in runs))
+            wanted = [
+                (run, kv.mod_revision if kv else 0)
+                for run, kv in zip(runs, found, strict=True)
+                if runtime.may_write(run, kv.value if kv else None)
+            ]
+            if not wanted:
+                return
+            puts = [
+                Put(self._runs + run.path, json.dumps(run.record(), ensure_ascii=False).encode()) for run, _ in wanted
+            ]
+            unchanged = [_as_read(put.key, revision) for put, (_, revision) in zip(puts, wanted, strict=True)]
+            if self._etcd.txn(unchanged, puts).succeeded:
+                return  # else the answer to an attempt was lost: then it is there now
+        raise EtcdError(f"etcd: somebody else writes to {self._runs}", "other")
+
+    def runs(self, vm: str = "") -> Iterator[tuple[str, bytes]]:
+        """List the records of runs, of one VM or of all, each with its path below /runtime/."""
+        for page in self._etcd.pages(f"{self._runs}{vm}/" if vm else self._runs):
+            for kv in page.entries:
+                yield kv.key.removeprefix(self._runs), kv.value
+
+    def forget_runs(self, host: str, limit: int) -> None:
+        """Delete the records of a host's runs that ended before `limit`, in milliseconds since 1970."""
+        for page in self._etcd.pages(self._runs, keys_only=True):
+            old = [kv.key for kv in page.entries if runtime.may_be_old(kv.key.rpartition("/")[2], limit)]
+            for start in range(0, len(old), BATCH):
+                _, found = self._etcd.get(*old[start : start + BATCH])
+                for kv in found:
+                    if kv and runtime.is_old(kv.key.removeprefix(self._runs), kv.value, host, limit):
+                        self._etcd.txn([_as_read(kv.key, kv.mod_revision)], [Delete(kv.key)])
 
     def _claim(self, kv: KeyValue) -> Claim:
         """Read a claim. One that cannot be read is somebody else's: it has no machine id."""

@@ -160,6 +160,11 @@ class Systemd:
         state: bytes = self._property(_MANAGER[0], b"Manager", b"s", b"SystemState")
         return state == b"stopping"
 
+    def booted(self) -> float:
+        """Tell when this boot began, in seconds since 1970."""
+        started: int = self._property(_MANAGER[0], b"Manager", b"t", b"UserspaceTimestamp")
+        return started / unit.SECOND
+
     def _manager(self, method: bytes, signature: bytes, *values: object) -> Any:
         return self._call(*_MANAGER, method, apply_signature(signature, list(values)))
 

@@ -7,11 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from uncloud_host import journal, spool, systemd, unit
 from uncloud_host.channels import Channel
 from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
+from uncloud_host.runs import Runs
 from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Trouble, Troubles
@@ -41,8 +43,10 @@ class _Story:
 class Teller:
     """Makes events, each once, and wakes the channels that pass them on."""
 
-    def __init__(self, kept: Spool, troubles: Troubles, host: str, channels: Sequence[Channel]) -> None:
-        self._spool = kept
+    def __init__(
+        self, kept: Spool, troubles: Troubles, runs: Runs, host: str, channels: Sequence[Channel[Any]]
+    ) -> None:
+        self._spool, self._runs = kept, runs
         self._troubles = troubles
         self._born = time.time()
         self._host = host
@@ -50,7 +54,7 @@ class Teller:
         self._stories: dict[str, _Story] = {}
         self._unkept: dict[str, Event] = {}  # by id: the disk is full
         self._has_held = False
-        self._recalled = spool.runs()
+        self._recalled = runs.here()
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
@@ -144,10 +148,13 @@ class Teller:
         if new.evidence is not None and new.state == State.RUNNING:
             self.named(uuid, new.evidence.name)
             self._begin(uuid, new.invocation, new.since, new.restarts)
+            self._runs.began(uuid, new)
 
     def over(self, end: End) -> End:
         """Tell how a run ended, once; return the end with what QEMU said about it."""
         story = self._story(end.vm)
+        if story.name == end.vm:
+            story.name = self._runs.name(end.invocation) or end.vm
         key = (end.invocation, end.is_after)
         if key in story.ended:
             return story.ended[key]
@@ -160,9 +167,13 @@ class Teller:
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
         story.ended = dict([*story.ended.items(), (key, end)][-RUNS:])
         self.tell(event)
-        with suppress(OSError):
-            spool.remove_run(end.vm, end.invocation)
+        self._runs.over(end, event)  # last: an open run has an end that may not have been told
         return end
+
+    def went_down(self) -> None:
+        """Tell the ends of runs that nobody saw end, because this host went down with them."""
+        for end in self._runs.lost():
+            self.over(end)
 
     def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
         """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
@@ -212,8 +223,6 @@ class Teller:
         reason = f"by systemd, restart {restarts}" if restarts else asked or "it runs"
         begun = datetime.fromtimestamp(since, UTC)
         self.tell(Event(uuid, event, invocation, begun, self._host, story.name, reason, invocation))
-        with suppress(OSError):
-            spool.write_run(uuid, invocation)
 
     def _story(self, uuid: str) -> _Story:
         return self._stories.setdefault(uuid, _Story(uuid))

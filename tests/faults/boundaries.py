@@ -126,6 +126,7 @@ START, STOP, RESET, LIMIT = (
 ADD, TOLD = (f"uncloud_host.spool:Spool.{name}" for name in ("add", "told"))
 INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "remove"))
 MARK = "uncloud_host.spool:write_limits"
+RUN, RUNS, RUN_TOLD = "uncloud_host.spool:replace", "uncloud_host.store:Store.write_runs", "uncloud_host.runs:Runs.told"
 MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:_write", "pathlib:Path.unlink"
 
 # scenario: {what has just been written -> what would be written next: (when, in which function, ABOUT)}
@@ -144,6 +145,10 @@ BOUNDARIES = {
         "event -> mail": ("before", MAIL, ""),
         "mail -> its mark": ("after", MAIL, ""),
         "mark of the mail -> nothing": ("after", TOLD, "mail"),
+        "event -> run": ("before", RUN, "/runs/"),
+        "half a run -> run": ("after", WRITE, "/runs/"),
+        "run -> its record": ("before", RUNS, ""),
+        "its record -> known to be there": ("after", RUNS, ""),
     },
     "start after a reboot": {"claim, replaced -> unit": ("after", CLAIM, "")},
     "stop": {
@@ -191,8 +196,17 @@ BOUNDARIES = {
         "event of the restart -> nothing": ("after", ADD, "restarted"),
         "log -> its mark": ("after", LOG, "killed"),
         "mail -> its mark": ("after", MAIL, "killed"),
+        "event -> run closed": ("before", RUN, "killed"),
+        "run closed -> record removed": ("after", RUN, "killed"),
+        "run closed -> its record closed": ("before", RUNS, "killed"),
+        "its record closed -> its mark": ("after", RUNS, "killed"),
+        "mark of the run -> nothing": ("after", RUN_TOLD, "killed"),
     },
-    "crash without a record": {"event -> event of the restart": ("after", ADD, "killed")},
+    "crash without a record": {
+        "event -> event of the restart": ("after", ADD, "killed"),
+        "event -> run closed": ("before", RUN, "killed"),
+        "run closed -> event of the restart": ("after", RUN, "killed"),
+    },
     "stop by hand": {
         "record -> event": ("before", ADD, "stopped-by-hand"),
         "event -> STOP": ("before", STATUS, "STOP"),

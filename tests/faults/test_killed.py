@@ -120,7 +120,13 @@ def is_so(world: World, uuid: str, scenario: Scenario) -> bool:
         and len(world.qemus(uuid)) == (scenario.unit == ON)
         and bool(claim) == is_claimed
         and boots(world, uuid) == scenario.boots
+        and [run["stopped"] is None for run in world.runs(uuid)] == are_open(scenario)
     )
+
+
+def are_open(scenario: Scenario) -> list[bool]:
+    """Which of the runs go on, in the records of how long VMs ran: each run has one, and only the last may be open."""
+    return [False] * (scenario.boots - 1) + [scenario.unit == ON] * (scenario.boots > 0)
 
 
 def boots(world: World, uuid: str) -> int:
@@ -137,5 +143,10 @@ def mailed(world: World, uuid: str) -> set[str]:
 def told(world: World, witness: Witness, uuid: str, scenario: Scenario) -> str:
     lines = [f"wanted: {scenario}", f"entry: {world.entry(uuid)}", f"claim: {world.claim(uuid)}"]
     lines += [f"unit {world.state(uuid)}, QEMU {world.qemus(uuid)}, boots {boots(world, uuid)}"]
-    lines += [*map(str, witness.runs(uuid)), *map(str, world.records(uuid)), world.dated_journal(uuid)]
+    lines += [
+        *map(str, witness.runs(uuid)),
+        *map(str, world.records(uuid)),
+        *map(str, world.runs(uuid)),
+        world.dated_journal(uuid),
+    ]
     return "\n".join([*lines, *world.agent_lines()[-20:]])

@@ -129,6 +129,11 @@ class World:
         eventually(lambda: self.events(uuid) == list(events), what=lambda: f"{self.events(uuid)} is {events}")
         return self.records(uuid)
 
+    def runs(self, uuid: str = "") -> list[dict[str, Any]]:
+        """The records of how long a VM ran (or all), as they began."""
+        lines = self.etcd.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/runtime/{uuid}").stdout
+        return [json.loads(line) for line in lines.splitlines() if line]
+
     # VMs
 
     def disk(self, name: str, image: str = "/root/tiny.img") -> dict[str, str]:

@@ -1,0 +1,174 @@
+"""The runs of VMs on this host: each a file until it has ended and its closed record is in etcd.
+
+runs/INVOCATION.json      the record, from the beginning of the run on
+told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one
+awake/BOOT_ID             when the host was last known to run in that boot: its runs end then, if it loses power
+
+The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from uncloud_host import journal, runtime, spool
+from uncloud_host.channels import Channel
+from uncloud_host.etcd import EtcdError
+from uncloud_host.events import End, Event, has_run
+from uncloud_host.facts import Me, Observed
+from uncloud_host.runtime import Run
+from uncloud_host.store import BATCH, Store
+
+logger = logging.getLogger(__name__)
+
+DAY = 86400.0
+
+
+class Runs:
+    """Those that go on, and those whose end is not in etcd yet. `booted`: when this boot began, since 1970."""
+
+    def __init__(self, me: Me, store: Store, booted: Callable[[], float], directory: Path = spool.DIRECTORY) -> None:
+        self._me, self._store, self._booted = me, store, booted
+        self._files, self._told = directory / "runs", directory / "told/runtime"
+        self._awake, self._forgotten = directory / "awake", directory / "runs/forgotten"
+        for made in (self._files, self._told, self._awake):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
+        self._unkept: set[str] = set()  # the disk is full
+        self._open_in_etcd: set[str] = set()
+        self._is_first = True
+        self._forgot = 0.0
+        self.channel = Channel(
+            "runtime", self, store.write_runs, EtcdError, lambda runs: runs[:BATCH], self._forget_old
+        )
+
+    def began(self, uuid: str, seen: Observed) -> None:
+        """Open the record of what runs, with the start that its unit tells."""
+        if seen.evidence and not self._is_known(seen.invocation):
+            name, vnc = seen.evidence.name, seen.evidence.vnc
+            self._keep(runtime.began(uuid, seen.invocation, name, seen.since, self._me, vnc))
+
+    def over(self, end: End, event: Event) -> None:
+        """Close the record of a run; make one of a run that nobody saw begin."""
+        run = self._runs.get(end.invocation)
+        if run is None and end.started and has_run(end) and not self._is_known(end.invocation):
+            run = runtime.began(end.vm, end.invocation, event.name, end.started, self._me)
+        if run and run.stopped is None and not end.is_after:
+            self._keep(runtime.over(run, end, event))
+
+    def name(self, invocation: str) -> str:
+        """Tell what the VM was called when this run began; nothing if that is not known."""
+        run = self._runs.get(invocation)
+        return run.name if run else ""
+
+    def here(self) -> dict[str, str]:
+        """Give the first open run of each VM in this boot: its end has not been told."""
+        found = sorted(self._open(), key=lambda run: -run.started)
+        return {run.vm: run.invocation for run in found if run.boot_id == self._me.boot_id}
+
+    def lost(self) -> list[End]:
+        """End what ran in an earlier boot and has no recorded end: the host lost power. To be asked after those."""
+        if not self._is_first:
+            return []
+        runs = [run for run in self._open() if run.boot_id != self._me.boot_id]
+        moments = {boot_id: self._last_moment(boot_id) for boot_id in {run.boot_id or "" for run in runs}}
+        self._is_first = False
+        return [
+            End(run.vm, run.invocation, "host", started=run.started / 1000, ended=moments[run.boot_id or ""])
+            for run in runs
+        ]
+
+    def stay_awake(self) -> None:
+        """Note that the host runs, while VMs do; try again to keep what could not be kept, and forget what is old."""
+        for invocation in self._unkept & self._runs.keys():
+            self._keep(self._runs[invocation])
+        with suppress(OSError):  # the disk is full: the journal is the other witness
+            if any(self._open()):
+                spool.replace(self._awake / self._me.boot_id, repr(time.time()))
+            self._forget(time.time())
+
+    def pending(self, _channel: str) -> list[Run]:
+        """List what etcd does not know yet."""
+        return [run for run in list(self._runs.values()) if run.stopped or run.invocation not in self._open_in_etcd]
+
+    def told(self, _channel: str, runs: Sequence[Run]) -> None:
+        """Remember that these are in etcd; what is closed there is done."""
+        for run in runs:
+            if run.stopped is None:
+                self._open_in_etcd.add(run.invocation)
+                continue
+            (self._told / run.invocation).touch(mode=0o600)
+            self._path(run.invocation).unlink(missing_ok=True)
+            self._open_in_etcd.discard(run.invocation)
+            del self._runs[run.invocation]
+
+    def _open(self) -> Iterator[Run]:
+        return (run for run in list(self._runs.values()) if run.stopped is None)
+
+    def _is_known(self, invocation: str) -> bool:
+        return invocation in self._runs or not invocation.isalnum() or (self._told / invocation).exists()
+
+    def _path(self, invocation: str) -> Path:
+        return self._files / f"{invocation}.json"
+
+    def _keep(self, run: Run) -> None:
+        try:
+            spool.replace(self._path(run.invocation), json.dumps(asdict(run)))
+            self._unkept.discard(run.invocation)
+        except OSError as error:
+            if not self._unkept:
+                logger.warning("runs cannot be kept on disk (%s); they are kept in memory meanwhile", error)
+            self._unkept.add(run.invocation)
+        self._runs[run.invocation] = run  # last: then the channel may see it, and remove the file
+        self.channel.look()
+
+    def _last_moment(self, boot_id: str) -> float:
+        """Tell when an earlier boot was last known to go on: by us, or by whoever wrote the journal's last line."""
+        ours = 0.0
+        with suppress(OSError, ValueError):
+            ours = float((self._awake / boot_id).read_text())
+        return min(max(ours, journal.last_entry(boot_id)), self._booted())
+
+    def _forget(self, now: float) -> None:
+        """Remove marks of runs whose end nobody tells again, and of boots of which no run is left."""
+        if now < self._forgot + spool.HOUR:
+            return
+        self._forgot = now
+        self.channel.look()
+        for mark in list(self._told.iterdir()):
+            if mark.stat().st_mtime < now - spool.KEPT:
+                mark.unlink()
+        boots = {self._me.boot_id, *(run.boot_id for run in self._open())}
+        for name in os.listdir(self._awake):
+            if name not in boots:
+                (self._awake / name).unlink()
+
+    def _forget_old(self) -> None:
+        """Delete this host's old records, once a day."""
+        now = time.time()
+        if now >= _age(self._forgotten) + DAY:
+            self._store.forget_runs(self._me.host, runtime.too_old(datetime.fromtimestamp(now, UTC)))
+            self._forgotten.touch(mode=0o600)
+
+
+def _age(mark: Path) -> float:
+    """Tell when a file was last touched; 0 if it is not there."""
+    try:
+        return mark.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        found = json.loads(path.read_text())
+        return Run(**{name: found[name] for name in Run.__slots__ if name in found})
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        logger.warning("%s cannot be read and is left out: %s", path, error)
+        return None

@@ -13,6 +13,7 @@ from uncloud_host.config import Mail
 from uncloud_host.etcd import EtcdError
 from uncloud_host.events import Name
 from uncloud_host.mail import MailError, Rejected
+from uncloud_host.retention import Retention
 from uncloud_host.spool import Spool, Spooled
 from uncloud_host.store import Store
 
@@ -79,9 +80,10 @@ class Channel:
 
 def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel, Channel]:
     """Make the channels to the log and to the mailbox."""
+    kept = Retention(store, host)
 
     def log(events: Sequence[Spooled]) -> None:
-        store.log(host, [(spooled.ns, spooled.event.record()) for spooled in events])
+        kept.log([(spooled.ns, spooled.event.record()) for spooled in events])
 
     def post(events: Sequence[Spooled]) -> None:
         if config.to and events[0].event.event in config.on:

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "spool:Spool.remember": "read at the next start only, see test_evidence",
     "presence:Presence.show": "written anew with each full pass",
     "store:Store.confirm": "a person's command",
+    "store:Store.prune": "what is left is deleted an hour later",
     "spool:write_run": "read at the next start only, see the end without a record",
     "spool:remove_run": "the same",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",

@@ -34,6 +34,7 @@ class Channel:
         batch: Callable[[Sequence[Spooled]], Sequence[Spooled]],
     ) -> None:
         self.name = name
+        self.failures = 0  # since the start
         self._spool, self._send, self._refusal, self._batch = spool, send, refusal, batch
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
 
@@ -58,6 +59,7 @@ class Channel:
                 if not failures:
                     logger.warning("%s; what is to be told waits and is not lost", error)
                 failures += 1
+                self.failures += 1
             if not self._wait(RETRY[min(failures, len(RETRY)) - 1] if failures else None):
                 return
 

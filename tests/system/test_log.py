@@ -117,11 +117,12 @@ def test_hostile_records_harm_no_terminal_and_hide_no_others(world: World) -> No
 
 
 def test_it_follows(world: World, vm: str) -> None:
-    with following(world, "-f", "-n", "0", "web-1", "--json") as log:
+    with following(world, "-f", "-n", "1", "web-1", "--json") as log:
+        log.wait(1)
         log_of_others = world.vm(name="db-1")
         eventually(lambda: "started" in world.events(log_of_others))
         world.shell(f"kill -9 {world.pid(vm)}")
-        assert [json.loads(line)["event"] for line in log.wait(2)] == ["killed", "restarted"]
+        assert [json.loads(line)["event"] for line in log.wait(3)[1:]] == ["killed", "restarted"]
         assert log.complaints() == []
 
 
@@ -144,8 +145,8 @@ def test_it_follows_over_an_outage_without_loss_and_nothing_is_shown_twice(world
 
 
 def test_it_goes_on_after_history_was_compacted_away(world: World) -> None:
-    with following(world, "-f", "-n", "0", "--all", "--json") as log:
-        write(world, 40, "vmhost6", event="started", reason="first")
+    write(world, 40, "vmhost6", event="started", reason="first")
+    with following(world, "-f", "--all", "--json", OTHER) as log:
         log.wait(1)
         pid = world.shell("cat /root/following").strip()
         world.shell("systemctl stop etcd")

@@ -100,7 +100,7 @@ class Hands:
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""
         self.teller.say(vm.uuid, f"starting: {reason}")
-        self.teller.will_start(vm.uuid, reason)
+        self.teller.will_start(vm, reason)
         try:
             self.systemd.start(unit.name(vm.uuid), unit.properties(vm, choices, self.config.units, marker))
         except UnitExists:

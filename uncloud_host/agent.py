@@ -23,6 +23,7 @@ from uncloud_host.config import Config
 from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
+from uncloud_host.exporting import Exporter
 from uncloud_host.facts import Desired, Invalid, Observed
 from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
 from uncloud_host.models import VM
@@ -65,13 +66,7 @@ class Agent:
         self._systemd = Systemd()
         self._units = Units(self._systemd)
         self._spool = Spool()
-        self._entries = Entries(
-            self._connection,
-            self._store,
-            config.host,
-            runs_here=self._units,
-            told=self._inbox.put,
-        )
+        self._entries = Entries(self._connection, self._store, config.host, runs_here=self._units, told=self._inbox.put)
         self._claims = Claims(self._store, self._me)
         self._runs = Runs(self._me, self._store, self._systemd.booted)
         events = channels(self._spool, self._store, config.host, config.mail)
@@ -88,6 +83,9 @@ class Agent:
         self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands)
         self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness, self._recordings)
         self._trust = Trust()
+        self._exporter = Exporter(
+            self._teller.counts, self._units, self._trust, self._spool, self._channels, self._threads
+        )
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._retries = Retries()
@@ -102,6 +100,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._inbox.put(Over()))
         self._threads.start(self._spool.position())
+        self._exporter.begin(self._config.metrics_listen)
         try:
             return self._loop()
         finally:
@@ -128,6 +127,7 @@ class Agent:
                     logger.warning("%s; nothing is concluded from that, the pass is made again", problem)
                 full_pass = time.monotonic() + AGAIN
                 continue
+            self._teller.counts.passes.observe(time.monotonic() - now)
             if everything:
                 problem = ""
                 full_pass = now + FULL_PASS
@@ -234,6 +234,8 @@ class Agent:
             self._quiet.pop(self._entries.uuid(key), None)
             if self._entries.is_claim(key):
                 self._claims.changed(self._entries.uuid(key), revision)
+            else:
+                self._teller.counts.heard(self._entries.uuid(key), revision, time.time())
         return {self._entries.uuid(key) for key in keys}
 
     def _look_after(self, uuid: str) -> None:

@@ -14,6 +14,7 @@ from uncloud_host.config import Mail
 from uncloud_host.etcd import EtcdError
 from uncloud_host.events import Name
 from uncloud_host.mail import MailError, Rejected
+from uncloud_host.retention import Retention
 from uncloud_host.spool import Spool, Spooled
 from uncloud_host.store import Store
 
@@ -53,6 +54,7 @@ class Channel(Generic[T]):
         then: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        self.failures = 0  # since the start
         self._spool, self._send, self._refusal, self._batch, self._then = spool, send, refusal, batch, then
         self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
 
@@ -77,6 +79,7 @@ class Channel(Generic[T]):
                 if not failures:
                     logger.warning("%s; what is to be told waits and is not lost", error)
                 failures += 1
+                self.failures += 1
             if not self._wait(RETRY[min(failures, len(RETRY)) - 1] if failures else None):
                 return
 
@@ -100,9 +103,10 @@ class Channel(Generic[T]):
 
 def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel[Spooled], Channel[Spooled]]:
     """Make the channels to the log and to the mailbox."""
+    kept = Retention(store, host)
 
     def log(events: Sequence[Spooled]) -> None:
-        store.log(host, [(spooled.ns, spooled.event.record()) for spooled in events])
+        kept.log([(spooled.ns, spooled.event.record()) for spooled in events])
 
     def post(events: Sequence[Spooled]) -> None:
         if config.to and events[0].event.event in config.on:

@@ -37,6 +37,12 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     confirm = _add(commands, "confirm", "end the hold on VMs whose entries are gone from etcd")
     confirm.add_argument("vms", metavar="VM", nargs="*", help=VM)
     confirm.add_argument("--all", action="store_true", help="all that are held on this host")
+    log = _add(commands, "log", "show what happened on this host")
+    log.add_argument("vm", metavar="VM", nargs="?", help=f"{VM}, also of one that is gone")
+    log.add_argument("--all", action="store_true", help="on all hosts")
+    log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
+    log.add_argument("--since", metavar="TIME", help="all since then: 2h, 7d, today, yesterday, 2026-11-25T16:00")
+    log.add_argument("-n", "--lines", type=_number, metavar="N", help="only the last N (100)")
     _add_screens(commands)
     _add_runtime(commands)
     _add_for_entries(commands)
@@ -112,11 +118,11 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import accounting, asking, attaching, looking, rendering, snapshot  # noqa: PLC0415
+    from uncloud_host import accounting, asking, attaching, following, looking, rendering, snapshot  # noqa: PLC0415
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
-    commands |= {"console": attaching.console, "vnc": looking.vnc, "runtime": accounting.show}
+    commands |= {"console": attaching.console, "vnc": looking.vnc, "log": following.log, "runtime": accounting.show}
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())

@@ -56,6 +56,7 @@ class Config:
     image_dirs: tuple[str, ...]
     bridges: tuple[str, ...]  # patterns as in the shell
     ceph: Ceph
+    metrics_listen: tuple[str, int] | None  # None: no metrics
 
 
 def read(environment: Mapping[str, str]) -> Config:
@@ -85,6 +86,7 @@ def read(environment: Mapping[str, str]) -> Config:
         image_dirs=known("IMAGE_DIRS", "/var/lib/uncloud-host/images", "absolute paths separated by :", _paths),
         bridges=known("BRIDGES", "*", "names of bridges, or patterns like br*, separated by spaces", _words),
         ceph=ceph,
+        metrics_listen=known("METRICS_LISTEN", "", "HOST:PORT, like [::1]:9477", _listen),
     )
     known.check_for_others()
     return config
@@ -243,6 +245,15 @@ def _smtp(text: str) -> str | None:
     if not match or not 0 < int(match[2] or 25) < 65536:  # noqa: PLR2004 - ports end there
         raise ValueError
     return f"{match[1]}:{match[2] or 25}"
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", text)
+    if not match or not 0 < int(match[3]) < 65536:  # noqa: PLR2004 - ports end there
+        raise ValueError
+    return match[1] or match[2], int(match[3])
 
 
 def _events(text: str) -> frozenset[Name]:

@@ -48,7 +48,7 @@ def configured() -> config.Config:
     return config.read(found | {name: value for name, value in os.environ.items() if value})
 
 
-def _one(word: str, names: Mapping[str, str]) -> str:
+def one(word: str, names: Mapping[str, str]) -> str:
     """Find the one VM (uuid: name) that is meant; nothing if there is none. Raises Wrong if there are several."""
     found = view.matching(word, names)
     if len(found) > 1:
@@ -97,7 +97,7 @@ class Snapshot:
             return word
         start, name = word.lower(), word.encode(errors="replace")  # a name may be written with escapes
         may_be = self._vms(lambda uuid, value: uuid.lower().startswith(start) or name in value or b"\\" in value)
-        if found := _one(word, {seen.uuid: seen.name for seen in may_be}):
+        if found := one(word, {seen.uuid: seen.name for seen in may_be}):
             return found
         raise Unknown(f"{word!r}: there is no such VM; expected a uuid, the beginning of one, or a name")
 
@@ -105,7 +105,7 @@ class Snapshot:
         """Give uuid and name of the VM on this host that is meant; without etcd if it is here. Raises Wrong."""
         ours = {uuid: one for uuid, one in self._units.observed.items() if one.evidence}
         names = {uuid: one.evidence.name for uuid, one in ours.items() if one.evidence}
-        uuid = _one(word, names) or self.find(word)
+        uuid = one(word, names) or self.find(word)
         if uuid in ours and ours[uuid].state not in NOT_RUNNING:
             return uuid, names[uuid]
         raise Unknown(f"{word}: it does not run on this host: its unit is {view.state_word(self._units.get(uuid))}")

@@ -71,6 +71,11 @@ class Spool:
         names = [name for name in os.listdir(self._events) if name not in done and not name.startswith(".")]
         return sorted((s for name in names if (s := self._read(name))), key=lambda s: (s.ns, s.event.id))
 
+    def waiting(self, channel: str) -> int:
+        """Count what a channel has not told yet."""
+        done = set(os.listdir(self._told[channel]))
+        return sum(name not in done and not name.startswith(".") for name in os.listdir(self._events))
+
     def told(self, channel: str, events: Sequence[Spooled]) -> None:
         """Remember that a channel has told these."""
         for spooled in events:

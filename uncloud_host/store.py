@@ -5,11 +5,12 @@ import json
 import uuid as uuids
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 
 from uncloud_host import runtime
 from uncloud_host.actions import Secure
 from uncloud_host.claiming import is_newer
-from uncloud_host.etcd import Compare, Connection, Delete, EtcdError, KeyValue, Put
+from uncloud_host.etcd import PAGE, Compare, Connection, Delete, EtcdError, KeyValue, Page, Put, Watch
 from uncloud_host.events import stamp
 from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM
@@ -38,7 +39,7 @@ class Store:
         self._etcd = connection
         self.vms = f"{prefix}/vm/"
         self.claims = f"{prefix}/claim/"
-        self._logs = f"{prefix}/log/"
+        self.logs = f"{prefix}/log/"
         self._runs = f"{prefix}/runtime/"
 
     def read(self, uuid: str) -> Read:
@@ -136,7 +137,7 @@ class Store:
         """Append records (nanoseconds since 1970, record) to the host's log; what is there already stays as it is."""
         for start in range(0, len(records), BATCH):
             puts = [
-                Put(f"{self._logs}{host}/{ns:020d}-{record['id']}", json.dumps(record, ensure_ascii=False).encode())
+                Put(f"{self.logs}{host}/{ns:020d}-{record['id']}", json.dumps(record, ensure_ascii=False).encode())
                 for ns, record in records[start : start + BATCH]
             ]
             new = [Compare(put.key, create_revision=0) for put in puts]
@@ -178,6 +179,24 @@ class Store:
                 for kv in found:
                     if kv and runtime.is_old(kv.key.removeprefix(self._runs), kv.value, host, limit):
                         self._etcd.txn([_as_read(kv.key, kv.mod_revision)], [Delete(kv.key)])
+
+    def prune(self, host: str, *, before: int, most: int) -> None:
+        """Delete the host's records from before a time (nanoseconds since 1970), and the oldest beyond so many."""
+        start = f"{self.logs}{host}/"
+        self._etcd.txn([], [Delete(start, f"{start}{before:020d}")])
+        surplus = self._etcd.count(start) - most
+        if surplus > 0:
+            pages = self._etcd.pages(start, keys_only=True, size=min(surplus + 1, PAGE))
+            for kept in islice(chain.from_iterable(page.entries for page in pages), surplus, surplus + 1):
+                self._etcd.txn([], [Delete(start, kept.key)])
+
+    def logged(self, host: str | None) -> Iterator[Page]:
+        """List the records of one host, or of all, each host's oldest first."""
+        return self._etcd.pages(f"{self.logs}{host}/" if host else self.logs)
+
+    def follow(self, host: str | None, revision: int, *, interval: float) -> Watch:
+        """Watch for records that are written from a revision on."""
+        return self._etcd.watch([(f"{self.logs}{host}/" if host else self.logs, revision)], interval=interval)
 
     def _claim(self, kv: KeyValue) -> Claim:
         """Read a claim. One that cannot be read is somebody else's: it has no machine id."""

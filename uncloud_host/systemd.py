@@ -197,7 +197,9 @@ class Systemd:
             raise SystemdError(_message(error)) from None
 
 
-def watch(changed: Callable[[str | None], None], is_over: Callable[[], bool]) -> None:
+def watch(
+    changed: Callable[[str | None], None], is_over: Callable[[], bool], connected: Callable[[], None] = lambda: None
+) -> None:
     """Tell of each unit of ours that changed, and None when anything may have: thread body, until `is_over`.
 
     Signals are hints. They come in storms at a daemon-reload and some states last for less than a millisecond: the
@@ -208,6 +210,7 @@ def watch(changed: Callable[[str | None], None], is_over: Callable[[], bool]) ->
         bus = DBus()
         try:
             _subscribe(bus)
+            connected()
             changed(None)
             pause = 0.1
             while not is_over() and (descriptor := bus.get_fd()) >= 0:  # sd-bus closes it itself when it is lost

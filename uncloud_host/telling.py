@@ -11,8 +11,10 @@ from typing import Any
 
 from uncloud_host import journal, spool, systemd, unit
 from uncloud_host.channels import Channel
+from uncloud_host.counts import Counts
 from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
+from uncloud_host.models import VM
 from uncloud_host.runs import Runs
 from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
@@ -55,6 +57,7 @@ class Teller:
         self._unkept: dict[str, Event] = {}  # by id: the disk is full
         self._has_held = False
         self._recalled = runs.here()
+        self.counts = Counts()
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
@@ -69,6 +72,7 @@ class Teller:
             self._new(event)
 
     def _new(self, event: Event) -> None:
+        self.counts.told(event)
         if kind := LASTING.get(event.event):
             with suppress(OSError):
                 self._troubles.begin(Trouble(kind, event.vm, stamp(event.time), event.event, event.reason))
@@ -139,9 +143,10 @@ class Teller:
         """Remember a name: it is wanted when entry and unit may be gone."""
         self._story(uuid).name = name
 
-    def will_start(self, uuid: str, reason: str) -> None:
+    def will_start(self, vm: VM, reason: str) -> None:
         """Remember why a start was asked for, to be told when it has happened."""
-        self._story(uuid).asked = reason
+        self._story(vm.uuid).asked = reason
+        self.counts.starting(vm.uuid, vm.mod_revision, vm.entry.status)
 
     def began(self, uuid: str, new: Observed) -> None:
         """Tell the beginning of a run, once."""
@@ -211,12 +216,14 @@ class Teller:
     def forget(self, others_than: Container[str]) -> None:
         """Forget VMs that are gone."""
         self._stories = {uuid: story for uuid, story in self._stories.items() if uuid in others_than}
+        self.counts.forget(others_than)
 
     def _begin(self, uuid: str, invocation: str, since: float, restarts: int) -> None:
         story = self._story(uuid)
         if story.begun == invocation:
             return
         asked, story.asked, story.begun = story.asked, "", invocation
+        self.counts.began(uuid, since)
         if since < time.time() - FRESH:
             return
         event = Name.RESTARTED if restarts else Name.STARTED

@@ -25,11 +25,12 @@ class Threads:
         self._inbox, self._mirror, self._channels, self._witness = inbox, mirror, channels, witness
         self._recordings = recordings
         self._is_over = threading.Event()
+        self.bus_connections = 0
 
     def start(self, known: Position | None) -> None:
         """Begin to listen to etcd, where its history stood at `known`, and to the bus; begin to tell."""
         self._thread("etcd", lambda: self._mirror.run(known))
-        self._thread("bus", lambda: systemd.watch(lambda n: self._inbox.put(UnitChanged(n)), self._is_over.is_set))
+        self._thread("bus", self._watch_bus)
         for channel in self._channels:
             self._thread(channel.name, channel.run)
         self._thread("qemu", self._recordings.run)
@@ -43,6 +44,12 @@ class Threads:
         for channel in self._channels:
             channel.end()
         self._mirror.stop()
+
+    def _watch_bus(self) -> None:
+        def connected() -> None:
+            self.bus_connections += 1
+
+        systemd.watch(lambda name: self._inbox.put(UnitChanged(name)), self._is_over.is_set, connected)
 
     def _thread(self, name: str, body: Callable[[], None]) -> None:
         def supervised() -> None:

@@ -19,6 +19,7 @@ class Trust:
     """What the mirror told, and what follows from it for VMs that run here."""
 
     in_step: bool = False
+    connections: int = 0  # how often we came in step
     must_list: bool = False  # anything may have changed, claims too
     doubts: dict[str, Doubt] = field(default_factory=dict)
     _deleted: dict[str, int] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Trust:
 
     def synced(self, told: news.Synced) -> None:
         """Hear that we are in step (again)."""
+        self.connections += not self.in_step
         self.in_step = True
         self.must_list |= told.relisted
         self._regressed |= told.regressed

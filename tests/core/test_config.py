@@ -24,6 +24,7 @@ WRONG = {
     "UNCLOUD_CEPH_CONF": ["ceph.conf"],
     "UNCLOUD_CEPH_USER": ["client libvirt", "libvirt,admin"],
     "UNCLOUD_CEPH_KEYRING": ["keyring"],
+    "UNCLOUD_METRICS_LISTEN": ["9477", ":9477", "::1:9477", "host:0", "host:65536", "http://host:9477", "a b:1"],
     "UNCLOUD_ETDC": ["http://127.0.0.1:2379"],
 }
 

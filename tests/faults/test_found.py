@@ -188,6 +188,37 @@ def test_a_mail_that_is_refused_for_good_holds_up_no_other(new_world) -> None:
     world.wait_mail(uuid, "was killed")
 
 
+def test_a_full_etcd_crashes_nobody_and_every_record_arrives_once(new_world) -> None:
+    world = new_world()
+    world.shell(
+        "mkdir -p /etc/systemd/system/etcd.service.d;"
+        " printf '[Service]\\nEnvironment=ETCD_QUOTA_BACKEND_BYTES=2097152\\n'"
+        " > /etc/systemd/system/etcd.service.d/small.conf; systemctl daemon-reload; systemctl restart etcd"
+    )
+    uuid = world.vm(name="web-1")
+    world.wait_events(uuid, "started")
+    world.shell(
+        "head -c 200000 /dev/zero | tr '\\0' x > /root/filler; while etcdctl put /filler < /root/filler; do :; done",
+        check=False,
+    )
+    assert "NOSPACE" in world.host.run("etcdctl", "alarm", "list").stdout
+    for boots in (2, 3):
+        world.shell(f"kill -9 {world.pid(uuid)}")
+        world.wait_boots(uuid, boots)
+    eventually(lambda: any("out of space" in line for line in world.agent_lines()), what="it says so")
+    world.wait_mail(uuid, "was killed")
+    assert world.events(uuid) == ["started"]
+    assert world.agent_is_well()
+    world.shell("etcdctl del /filler")
+    revision = json.loads(world.host.run("etcdctl", "get", "/", "-w", "json").stdout)["header"]["revision"]
+    world.shell(f"etcdctl compact {revision} && etcdctl defrag && etcdctl alarm disarm")
+    told = ["started", "killed", "restarted", "killed", "restarted"]
+    eventually(lambda: len(world.events(uuid)) >= 5, within=60, what=lambda: str(world.events(uuid)))
+    assert world.events(uuid) == told
+    assert len({record["id"] for record in world.records(uuid)}) == 5
+    assert world.agent_is_well()
+
+
 PUT = (
     "import subprocess, sys; key = sys.stdin.buffer.read(); "
     'subprocess.run([b"etcdctl", b"put", b"--", key, sys.argv[1].encode()], check=True)'

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "runs:Runs._forget": "what it removes was told a week ago; each file counts for itself",
     "runs:Runs._forget_old": "deleted again a day later, see test_runtime",
     "store:Store.forget_runs": "the same",
+    "store:Store.prune": "what is left is deleted an hour later",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",
     "journal:_ask": "journalctl only reads",
     "ceph:_keep": "written whole or not at all, and looked at before each start that needs it",

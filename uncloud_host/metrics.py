@@ -1,0 +1,135 @@
+"""Metrics for Prometheus: the only module that imports prometheus_client. Serves them over HTTP, to anybody.
+
+Whoever asks gets a thread for at most ANSWER seconds; of too many at once the oldest gives way. So nobody who is slow,
+silent or speaks nonsense holds up another, and none of them the agent.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from uncloud_host.counts import Histogram
+from uncloud_host.figures import Family
+
+ANSWER = 10.0  # seconds for one who asks
+MOST = 16  # at once
+_KINDS = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+
+
+class _Collector:
+    def __init__(self, look: Callable[[], Iterable[Family]]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterator[Metric]:
+        return map(_metric, self._look())
+
+
+def registry(look: Callable[[], Iterable[Family]]) -> CollectorRegistry:
+    """Make a registry with what `look` gives, and with what the process itself needs."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(_Collector(look))
+    ProcessCollector(registry=made)
+    return made
+
+
+def _metric(family: Family) -> Metric:
+    labels = tuple(family.samples[0][0]) if family.samples else ()
+    metric: Any = _KINDS[family.kind](family.name, family.means, labels=labels)
+    for found, value in family.samples:
+        if isinstance(value, Histogram):
+            metric.add_metric(tuple(found.values()), buckets(value), sum_value=value.total)
+        else:
+            metric.add_metric(tuple(found.values()), value)
+    return metric  # type: ignore[no-any-return]
+
+
+def buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """Give the buckets as Prometheus counts them: each with all that is below it."""
+    counts, total = list(histogram.counts), 0
+    found = []
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=True):
+        total += count
+        found.append((bound, float(total)))
+    return found
+
+
+class Server(ThreadingHTTPServer):
+    """Answers GET /metrics on an address."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, look: Callable[[], Iterable[Family]]) -> None:
+        """Raises OSError if that address cannot be had."""
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self.address_family = family
+        self._registry = registry(look)
+        self._asking: dict[Any, None] = {}  # connections, in order
+        self._lock, self._rendering = threading.Lock(), threading.Lock()
+        super().__init__(address[:2], _Answer)  # type: ignore[arg-type]
+
+    def server_bind(self) -> None:
+        """Bind, and look up no names: HTTPServer asks the DNS who we are."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_name, self.server_port = "", self.socket.getsockname()[1]
+
+    def text(self) -> bytes:
+        """Write all metrics down."""
+        with self._rendering:
+            return generate_latest(self._registry)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread; of too many the oldest gives way, and each when its time is up."""
+        with self._lock:
+            oldest = next(iter(self._asking)) if len(self._asking) >= MOST else None
+            self._asking[request] = None
+        if oldest is not None:
+            self._end(oldest)
+        timer = threading.Timer(ANSWER, self._end, [request])
+        timer.daemon = True
+        timer.start()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._lock:
+            self._asking.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: it is the other one's fault, and anybody may cause a thousand of them."""
+
+    def _end(self, request: Any) -> None:
+        with self._lock:
+            if self._asking.pop(request, self) is self:
+                return
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
+
+
+class _Answer(BaseHTTPRequestHandler):
+    timeout = ANSWER
+    server: Server
+    server_version, sys_version = "uncloud-host", ""
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != "/metrics":
+            self.send_error(404, explain="Metrics are at /metrics.")
+            return
+        text = self.server.text()
+        self.send_response(200)
+        self.send_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_words: object) -> None:
+        pass

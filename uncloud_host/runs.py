@@ -43,7 +43,7 @@ class Runs:
         self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
         self._unkept: set[str] = set()  # the disk is full
         self._open_in_etcd: set[str] = set()
-        self._is_first = True
+        self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
         self.channel = Channel(
             "runtime", self, store.write_runs, EtcdError, lambda runs: runs[:BATCH], self._forget_old
@@ -83,15 +83,19 @@ class Runs:
 
         PID 1's words in the journal tell what began or ended there while no agent looked.
         """
-        if not self._is_first:
+        if not self._has_lost:
             return []
         runs = [run for run in self._open() if run.boot_id != self._me.boot_id]
         boots = {_plain(run.boot_id or "") for run in runs}
         if not (self._awake / _plain(self._me.boot_id)).exists():  # else an agent of this boot has looked
             boots |= {journal.last_entry("-1")[0]} & {path.name for path in self._awake.iterdir()}
-        ends = [end for boot in sorted(boots - {""}) for end in self._lost_in(boot, runs)]
-        self._is_first = False
-        return ends
+        return [end for boot in sorted(boots - {""}) for end in self._lost_in(boot, runs)]
+
+    def lost_are_told(self) -> None:
+        """Note that an agent was there in this boot: only now, or the next one would not look."""
+        if self._has_lost:
+            self._has_lost = False
+            self.stay_awake()
 
     def _lost_in(self, boot: str, runs: Sequence[Run]) -> list[End]:
         awake = self._last_awake(boot)
@@ -110,7 +114,7 @@ class Runs:
         for invocation in self._unkept & self._runs.keys():
             self._keep(self._runs[invocation])
         with suppress(OSError):  # the disk is full: the journal is the other witness
-            if not self._is_first:
+            if not self._has_lost:
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 

@@ -174,6 +174,7 @@ class Teller:
         """Tell the ends of runs that nobody saw end, because this host went down with them."""
         for end in self._runs.lost():
             self.over(end)
+        self._runs.lost_are_told()
 
     def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
         """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""

@@ -110,7 +110,7 @@ def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
 
 def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = agent(tmp_path)
-    runs.lost()
+    runs.lost_are_told()
 
     def full(_path: Path, _text: str) -> None:
         raise OSError(28, "No space left on device")
@@ -147,6 +147,7 @@ def test_what_a_power_failure_ended(
     (end,) = runs.lost()
     assert (end.by, end.started, end.ended, end.boot_id) == ("host", 1000.0, ended, OLD)
     over(runs, end)
+    runs.lost_are_told()
     assert runs.lost() == []
     (run,) = runs.pending("runtime")
     assert (run.estimated, run.event, run.stopped) == (True, "killed", max(1000.0, ended) * 1000)

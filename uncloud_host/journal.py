@@ -5,9 +5,9 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
-from uncloud_host import unit
+from uncloud_host import traces, unit
 from uncloud_host.events import End, Name
-from uncloud_host.traces import FIELDS, STOPPED, ends
+from uncloud_host.traces import EXITED, FAILED, FIELDS, RESTART, STARTING, STOPPED, ends
 
 ANSWER = 2.0  # seconds for journalctl
 _ERROR = 3  # syslog's priority
@@ -53,10 +53,24 @@ def was_stopped(uuid: str, invocation: str) -> bool:
     return any(_ask(*words, f"INVOCATION_ID={invocation}", "--output-fields=MESSAGE"))
 
 
-def last_entry(boot_id: str) -> float:
-    """Tell when the journal of an earlier boot ends, in seconds since 1970; 0 if it has none."""
-    last = next(_ask(f"--boot={boot_id.replace('-', '')}", "--lines=1", "--output-fields=MESSAGE"), {})
-    return int(str(last.get("__REALTIME_TIMESTAMP", 0))) / 1e6
+def last_entry(boot: str) -> tuple[str, float]:
+    """Give the id of a boot (or -1: the one before this) and the time of its last entry, in seconds since 1970.
+
+    Nothing and 0 if the journal does not know it. Ids are without dashes.
+    """
+    last = next(_ask(f"--boot={boot}", "--lines=1", "--output-fields=_BOOT_ID"), {})
+    return str(last.get("_BOOT_ID", "")), int(str(last.get("__REALTIME_TIMESTAMP", 0))) / 1e6
+
+
+def left(boot_id: str, since: float) -> list[End]:
+    """Find how the runs ended that began in an earlier boot after `since`, in seconds since 1970, see traces.left."""
+    kinds = [f"MESSAGE_ID={kind}" for kind in (STARTING, EXITED, FAILED, RESTART)]
+    words = ["_PID=1", f"--boot={boot_id}", f"--since=@{since:.6f}", *kinds]
+    by_vm: dict[str, list[Mapping[str, object]]] = {}
+    for record in _ask(*words, f"--output-fields=UNIT,{','.join(FIELDS)}"):
+        if uuid := unit.uuid_of(str(record.get("UNIT", ""))):
+            by_vm.setdefault(uuid, []).append(record)
+    return [end for uuid, records in by_vm.items() for end in traces.left(uuid, records)]
 
 
 def _ask(*words: str) -> Iterator[Mapping[str, object]]:

@@ -2,7 +2,7 @@
 
 runs/INVOCATION.json      the record, from the beginning of the run on
 told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one
-awake/BOOT_ID             when the host was last known to run in that boot: its runs end then, if it loses power
+awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
 The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.
 """
@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import time
+import uuid as uuids
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Runs:
         self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
         self._unkept: set[str] = set()  # the disk is full
         self._open_in_etcd: set[str] = set()
-        self._is_first = True
+        self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
         self.channel = Channel(
             "runtime", self, store.write_runs, EtcdError, lambda runs: runs[:BATCH], self._forget_old
@@ -62,6 +63,11 @@ class Runs:
         if run and run.stopped is None and not end.is_after:
             self._keep(runtime.over(run, end, event))
 
+    def is_over(self, invocation: str) -> bool:
+        """Tell whether the end of a run is known."""
+        run = self._runs.get(invocation)
+        return run.stopped is not None if run else self._is_known(invocation)
+
     def name(self, invocation: str) -> str:
         """Tell what the VM was called when this run began; nothing if that is not known."""
         run = self._runs.get(invocation)
@@ -73,24 +79,43 @@ class Runs:
         return {run.vm: run.invocation for run in found if run.boot_id == self._me.boot_id}
 
     def lost(self) -> list[End]:
-        """End what ran in an earlier boot and has no recorded end: the host lost power. To be asked after those."""
-        if not self._is_first:
+        """End what ran in an earlier boot and has no recorded end: the host lost power. To be asked after those.
+
+        PID 1's words in the journal tell what began or ended there while no agent looked.
+        """
+        if not self._has_lost:
             return []
         runs = [run for run in self._open() if run.boot_id != self._me.boot_id]
-        moments = {boot_id: self._last_moment(boot_id) for boot_id in {run.boot_id or "" for run in runs}}
-        self._is_first = False
-        return [
-            End(run.vm, run.invocation, "host", started=run.started / 1000, ended=moments[run.boot_id or ""])
-            for run in runs
-        ]
+        boots = {_plain(run.boot_id or "") for run in runs}
+        if not (self._awake / _plain(self._me.boot_id)).exists():  # else an agent of this boot has looked
+            boots |= {journal.last_entry("-1")[0]} & {path.name for path in self._awake.iterdir()}
+        return [end for boot in sorted(boots - {""}) for end in self._lost_in(boot, runs)]
+
+    def lost_are_told(self) -> None:
+        """Note that an agent was there in this boot: only now, or the next one would not look."""
+        if self._has_lost:
+            self._has_lost = False
+            self.stay_awake()
+
+    def _lost_in(self, boot: str, runs: Sequence[Run]) -> list[End]:
+        awake = self._last_awake(boot)
+        last = min(max(awake, journal.last_entry(boot)[1]), self._booted())
+        open_ = {run.invocation: run for run in runs if _plain(run.boot_id or "") == boot}
+        since = awake or min((run.started / 1000 for run in open_.values()), default=self._booted())
+        found = {end.invocation: end for end in journal.left(boot, since) if not self.is_over(end.invocation)}
+        for invocation, run in open_.items():
+            end = found.get(invocation, End(run.vm, invocation, "host"))
+            found[invocation] = replace(end, started=run.started / 1000)
+        boot_id = str(uuids.UUID(boot))
+        return [replace(end, ended=end.ended or last, boot_id=boot_id) for end in found.values()]
 
     def stay_awake(self) -> None:
-        """Note that the host runs, while VMs do; try again to keep what could not be kept, and forget what is old."""
+        """Note that the host runs; try again to keep what could not be kept, and forget what is old."""
         for invocation in self._unkept & self._runs.keys():
             self._keep(self._runs[invocation])
         with suppress(OSError):  # the disk is full: the journal is the other witness
-            if any(self._open()):
-                spool.replace(self._awake / self._me.boot_id, repr(time.time()))
+            if not self._has_lost:
+                spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 
     def pending(self, _channel: str) -> list[Run]:
@@ -128,12 +153,12 @@ class Runs:
         self._runs[run.invocation] = run  # last: then the channel may see it, and remove the file
         self.channel.look()
 
-    def _last_moment(self, boot_id: str) -> float:
-        """Tell when an earlier boot was last known to go on: by us, or by whoever wrote the journal's last line."""
-        ours = 0.0
-        with suppress(OSError, ValueError):
-            ours = float((self._awake / boot_id).read_text())
-        return min(max(ours, journal.last_entry(boot_id)), self._booted())
+    def _last_awake(self, boot: str) -> float:
+        """Tell when an agent of an earlier boot last was there, in seconds since 1970."""
+        try:
+            return float((self._awake / boot).read_text())
+        except (OSError, ValueError):
+            return 0.0
 
     def _forget(self, now: float) -> None:
         """Remove marks of runs whose end nobody tells again, and of boots of which no run is left."""
@@ -144,7 +169,7 @@ class Runs:
         for mark in list(self._told.iterdir()):
             if mark.stat().st_mtime < now - spool.KEPT:
                 mark.unlink()
-        boots = {self._me.boot_id, *(run.boot_id for run in self._open())}
+        boots = {_plain(boot_id) for boot_id in [self._me.boot_id, *(run.boot_id or "" for run in self._open())]}
         for name in os.listdir(self._awake):
             if name not in boots:
                 (self._awake / name).unlink()
@@ -155,6 +180,11 @@ class Runs:
         if now >= _age(self._forgotten) + DAY:
             self._store.forget_runs(self._me.host, runtime.too_old(datetime.fromtimestamp(now, UTC)))
             self._forgotten.touch(mode=0o600)
+
+
+def _plain(boot_id: str) -> str:
+    """Write a boot's id as journalctl does."""
+    return boot_id.replace("-", "")
 
 
 def _age(mark: Path) -> float:

@@ -88,7 +88,7 @@ def over(run: Run, end: End, event: Event) -> Run:
         memory_peak=usage.get("MemoryPeak"),
         io_read_bytes=usage.get("IOReadBytes"),
         io_write_bytes=usage.get("IOWriteBytes"),
-        reboots=end.reboots if end.boot_id else None,  # only the recorder counts them
+        reboots=end.reboots if usage else None,  # only the recorder counts them
         estimated=end.by == "host",
     )
 

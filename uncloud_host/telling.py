@@ -179,16 +179,27 @@ class Teller:
         """Tell the ends of runs that nobody saw end, because this host went down with them."""
         for end in self._runs.lost():
             self.over(end)
+        self._runs.lost_are_told()
 
     def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
         """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
+        may_have_missed = uuid in self._recalled or new.restarts > old.restarts + 1  # whole runs
         before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
         over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
-        if not before or not over or (before, False) in self._story(uuid).ended:
+        if not before or not over:
             return
-        for end in self._without_record(uuid, before):
-            if (end.invocation, False) not in self._story(uuid).ended:
+        found = []
+        if not self._is_over(uuid, before):
+            found = self._without_record(uuid, before)
+        elif may_have_missed:
+            found = journal.unrecorded(uuid, before)
+        for end in found:
+            if not self._is_over(uuid, end.invocation):
                 self.over(end)
+
+    def _is_over(self, uuid: str, invocation: str) -> bool:
+        """Tell whether the end of a run has been told."""
+        return (invocation, False) in self._story(uuid).ended or self._runs.is_over(invocation)
 
     def _without_record(self, uuid: str, before: str) -> list[End]:
         """Ask the journal how runs ended, from this one on; what it does not know ended as the recorder did: killed."""

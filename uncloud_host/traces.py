@@ -24,6 +24,20 @@ Record = Mapping[str, object]
 
 def ends(uuid: str, since: str, records: Sequence[Record]) -> list[End]:
     """Conclude how runs ended, from the one with the invocation `since` on; those that go on are left out."""
+    runs, over = _runs(uuid, records)
+    begun = list(runs)
+    first = begun.index(since) if since in begun else len(begun)
+    return [runs[invocation] for invocation in begun[first:] if invocation in over]
+
+
+def left(uuid: str, records: Sequence[Record]) -> list[End]:
+    """Conclude how runs ended of which the host went down; those that went on then ended with the host, at 0."""
+    runs, over = _runs(uuid, records)
+    return [run if invocation in over else replace(run, by="host", ended=0.0) for invocation, run in runs.items()]
+
+
+def _runs(uuid: str, records: Sequence[Record]) -> tuple[dict[str, End], set[str]]:
+    """Give all runs by invocation, as they began, and those that are over."""
     runs: dict[str, End] = {}
     over: set[str] = set()
     restarts = 0
@@ -46,9 +60,7 @@ def ends(uuid: str, since: str, records: Sequence[Record]) -> list[End]:
                 restarts = int(str(record.get("N_RESTARTS", 0)))
             case _ if "on client request" in str(record.get("MESSAGE", "")) and invocation in runs:
                 runs[invocation] = replace(run, said="by systemctl kill")
-    begun = list(runs)
-    first = begun.index(since) if since in begun else len(begun)
-    return [runs[invocation] for invocation in begun[first:] if invocation in over]
+    return runs, over
 
 
 def _time(record: Record) -> float:

@@ -66,7 +66,7 @@ ENDS = [
     (end(by="host"), {"exit": None, "event": "killed", "estimated": True,
                       "reason": "this host went down without shutting down"}),
     (end(boot_id="", exit_code="killed", exit_status="KILL"), {"reboots": None, "boot_id": "b1"}),
-    (end(boot_id="b0"), {"boot_id": "b0", "reboots": 0}),
+    (end(boot_id="b0", usage={"CPUUsageNSec": 1}), {"boot_id": "b0", "reboots": 0}),
     (end(started=0.0), {"started": "2026-11-25T16:26:40.200Z", "seconds": 60.424}),
     (end(ended=1795620000.0), {"seconds": 0.0, "stopped": "2026-11-25T16:26:40.123Z"}),
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Ends without a record: what PID 1's lines in the journal (systemd 257) say about them."""
 
 from uncloud_host.events import Name, conclude
-from uncloud_host.traces import EXITED, FAILED, RESTART, STARTING, ends
+from uncloud_host.traces import EXITED, FAILED, RESTART, STARTING, ends, left
 
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
 
@@ -53,3 +53,10 @@ def test_only_from_a_run_on() -> None:
 def test_a_unit_that_failed_without_a_process() -> None:
     (end,) = ends(UUID, "i1", [line(10, "i1", STARTING), line(11, "i1", FAILED, UNIT_RESULT="resources")])
     assert conclude(end)[0] == Name.COULD_NOT_START
+
+
+def test_what_a_host_left_behind_that_went_down() -> None:
+    found = left(UUID, STORY[3:])
+    assert [(end.invocation, end.by, end.started, end.ended) for end in found] == [
+        ("i2", "itself", 21, 30), ("i3", "itself", 32, 40), ("i4", "host", 42, 0),
+    ]  # fmt: skip

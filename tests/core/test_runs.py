@@ -1,0 +1,172 @@
+"""Runs on disk: each is known from its beginning until its closed record is in etcd, whoever dies in between."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from uncloud_host import journal
+from uncloud_host.events import End, ended
+from uncloud_host.facts import Me, Observed
+from uncloud_host.runs import Runs
+from uncloud_host.runtime import Run
+from uncloud_host.unit import Evidence, State
+
+UUID, OTHER = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e12"
+BOOT, OLD = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+BOOTED = 5000.0
+
+
+class Etcd:
+    """As much of the store as a channel needs."""
+
+    def __init__(self) -> None:
+        self.written: list[Run] = []
+
+    def write_runs(self, runs: Sequence[Run]) -> None:
+        self.written += runs
+
+    def forget_runs(self, host: str, limit: int) -> None:
+        """There is nothing to forget."""
+
+
+def agent(directory: Path, boot_id: str = BOOT) -> Runs:
+    """The next one."""
+    return Runs(Me("vmhost1", "m1", boot_id), Etcd(), lambda: BOOTED, directory)  # type: ignore[arg-type]
+
+
+def running(invocation: str, since: float = 1000.0) -> Observed:
+    return Observed(State.RUNNING, Evidence("vmhost1", "c1", 1, "f", "web-1", ""), invocation, since=since)
+
+
+def over(runs: Runs, end: End) -> None:
+    runs.over(end, ended(end, "vmhost1", runs.name(end.invocation)))
+
+
+def killed(invocation: str, started: float = 1000.5, time: float = 1010.0) -> End:
+    return End(UUID, invocation, "itself", exit_code="killed", exit_status="KILL", started=started, ended=time)
+
+
+@pytest.fixture(autouse=True)
+def no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "last_entry", lambda _boot: ("", 0.0))
+    monkeypatch.setattr(journal, "left", lambda _boot, _since: [])
+
+
+def test_a_run_is_written_open_and_then_closed_at_the_same_key(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    runs.began(UUID, running("i1", since=1000.999))
+    runs.began(UUID, running("i1", since=1003.0))
+    (open_,) = runs.pending("runtime")
+    runs.told("runtime", [open_])
+    assert runs.pending("runtime") == []
+    over(runs, killed("i1", started=1000.997))
+    (closed,) = runs.pending("runtime")
+    assert (closed.path, closed.started, closed.stopped) == (open_.path, 1000997, 1010000)
+
+
+def test_an_end_that_is_told_again_makes_no_second_record(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    over(runs, killed("i1"))
+    for again in (runs, agent(tmp_path)):
+        over(again, killed("i1", started=999.0))
+        assert [run.started for run in again.pending("runtime")] == [1000500]
+    runs.told("runtime", runs.pending("runtime"))
+    for again in (runs, agent(tmp_path)):
+        over(again, killed("i1"))
+        again.began(UUID, running("i1"))
+        assert again.pending("runtime") == []
+    assert list(tmp_path.glob("runs/*.json")) == []
+
+
+def test_a_record_that_is_closed_while_it_is_written_open_is_written_again(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    runs.began(UUID, running("i1"))
+    under_way = runs.pending("runtime")
+    over(runs, killed("i1"))
+    runs.told("runtime", under_way)
+    assert [run.stopped for run in runs.pending("runtime")] == [1010000]
+
+
+def test_what_was_stopped_between_two_runs_ended_before(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    over(runs, killed("i1"))
+    over(runs, End(UUID, "i1", "operator", result="success", ended=1020.0, is_after=True))
+    assert [run.stopped for run in runs.pending("runtime")] == [1010000]
+    over(runs, End(UUID, "i2", "operator", result="success", ended=1020.0, is_after=True))
+    assert len(runs.pending("runtime")) == 1
+
+
+def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    runs.began(UUID, running("i1"))
+    runs.began(UUID, running("i2", since=2000.0))
+    runs.began(OTHER, running("i3"))
+    assert agent(tmp_path).here() == {UUID: "i1", OTHER: "i3"}
+    assert agent(tmp_path, OLD).here() == {}
+    assert agent(tmp_path).name("i1") == "web-1"
+    assert [run.invocation for run in agent(tmp_path).pending("runtime")] == ["i1", "i2", "i3"]
+
+
+def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = agent(tmp_path)
+    runs.lost_are_told()
+
+    def full(_path: Path, _text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("uncloud_host.spool.replace", full)
+        runs.began(UUID, running("i1"))
+        over(runs, killed("i1"))
+        runs.stay_awake()
+    assert len(runs.pending("runtime")) == 1
+    runs.stay_awake()
+    assert [run.stopped for run in agent(tmp_path).pending("runtime")] == [1010000]
+
+
+def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
+    agent(tmp_path).began(UUID, running("i1"))
+    for name, text in {"bad": "{", "list": "[]", "short": "{}"}.items():
+        (tmp_path / f"runs/{name}.json").write_text(text)
+    assert [run.invocation for run in agent(tmp_path).pending("runtime")] == ["i1"]
+
+
+@pytest.mark.parametrize(
+    ("awake", "last_entry", "ended"),
+    [(4000.0, 4500.0, 4500.0), (4000.0, 3000.0, 4000.0), (0.0, 4500.0, 4500.0), (6000.0, 0.0, BOOTED), (0.0, 0.0, 0.0)],
+)
+def test_what_a_power_failure_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, awake: float, last_entry: float, ended: float
+) -> None:
+    """By the later of two witnesses, and never after this boot began. Once: an agent that comes later finds nothing."""
+    agent(tmp_path, OLD).began(UUID, running("i1"))
+    (tmp_path / "awake" / OLD.replace("-", "")).write_text(str(awake))
+    monkeypatch.setattr(journal, "last_entry", lambda _boot: ("", last_entry))
+    runs = agent(tmp_path)
+    (end,) = runs.lost()
+    assert (end.by, end.started, end.ended, end.boot_id) == ("host", 1000.0, ended, OLD)
+    over(runs, end)
+    runs.lost_are_told()
+    assert runs.lost() == []
+    (run,) = runs.pending("runtime")
+    assert (run.estimated, run.event, run.stopped) == (True, "killed", max(1000.0, ended) * 1000)
+    assert agent(tmp_path).lost() == []
+
+
+def test_what_began_or_ended_unseen_before_a_power_failure_is_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent(tmp_path, OLD).began(UUID, running("i1"))
+    runs = agent(tmp_path)
+    old = OLD.replace("-", "")
+    monkeypatch.setattr(journal, "last_entry", lambda _boot: (old, 4500.0))
+    unseen = End(UUID, "i3", "host", started=1200.0)
+    found = [killed("i1", started=1100.0, time=1100.0), killed("i2", started=1101.0, time=1150.0), unseen]
+    monkeypatch.setattr(journal, "left", lambda _boot, _since: found)
+    over(runs, killed("i2", started=1101.0))  # by its recorder
+    ends = {end.invocation: end for end in runs.lost()}
+    assert {name: (end.by, end.started, end.ended) for name, end in ends.items()} == {
+        "i1": ("itself", 1000.0, 1100.0),
+        "i3": ("host", 1200.0, 4500.0),
+    }

@@ -40,7 +40,7 @@ def scrape(world: World, address: str = LISTEN) -> str:
     return world.host.run("python3", "-c", GET, f"http://{address}/metrics", check=False).stdout
 
 
-def figure(world: World, name: str, **labels: str) -> float | None:
+def figure(world: World, name: str, /, **labels: str) -> float | None:
     """The value of the one sample with these labels, among others that it may have."""
     for line in scrape(world).splitlines():
         found = re.fullmatch(r"(\w+)(?:{(.*)})? (\S+)", line)
@@ -49,7 +49,7 @@ def figure(world: World, name: str, **labels: str) -> float | None:
     return None
 
 
-def follows(world: World, name: str, value: float | None, **labels: str) -> None:
+def follows(world: World, name: str, value: float | None, /, **labels: str) -> None:
     eventually(lambda: figure(world, name, **labels) == value, what=lambda: f"{name} is {value}:\n{scrape(world)}")
 
 

@@ -57,7 +57,7 @@ class Exporter:
                 time.sleep(AGAIN)
         if said:
             logger.info("metrics are served now")
-        server.serve_forever()
+        server.serve_forever(poll_interval=5.0)
 
     def look(self) -> Iterator[Family]:
         """Look how things stand."""

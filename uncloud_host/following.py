@@ -67,12 +67,11 @@ class _Log:
             position = position or page.position
             for kv in page.entries:
                 at, host = logs.when(kv.key), kv.key.rpartition("/")[0]
-                if at >= start and uuid.encode() in kv.value:
+                if at >= start and (not uuid or _is_about(uuid, kv)):
                     hosts.setdefault(host, deque(maxlen=lines)).append((at, kv.key, kv.value))
         assert position  # noqa: S101 - for mypy: there is always one page
         merged = heapq.merge(*hosts.values())
-        records = [logs.read(key, value) for _, key, value in deque(merged, maxlen=lines)]
-        return position, [record for record in records if uuid in ("", record.word("vm"))]
+        return position, [logs.read(key, value) for _, key, value in deque(merged, maxlen=lines)]
 
     def since(self, revision: int) -> tuple[Position, list[KeyValue]]:
         """Read what was written after a revision, although history has been compacted since."""
@@ -97,6 +96,10 @@ class _Log:
             watch.close()
         msg = f"etcd {watch.endpoint}: no answer"
         raise WatchError(msg, "unreachable")
+
+
+def _is_about(uuid: str, kv: KeyValue) -> bool:
+    return uuid.encode() in kv.value and logs.read(kv.key, kv.value).word("vm") == uuid
 
 
 def _follow(found: _Log, uuid: str, position: Position, show: Callable[[list[Record]], None]) -> None:

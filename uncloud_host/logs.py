@@ -28,7 +28,7 @@ class Record:
 
     def json(self) -> str:
         """One line for programs; ASCII, so that no text can do anything to a terminal."""
-        return json.dumps({"host": self.host} | dict(self.fields))
+        return json.dumps(dict(self.fields) | {"host": self.host})
 
 
 def when(key: str) -> int:
@@ -41,7 +41,7 @@ def read(key: str, value: bytes) -> Record:
     """Read a record; one that is damaged says so."""
     host = key.split("/")[-2] if "/" in key else ""
     try:
-        fields = json.loads(value)
+        fields = json.loads(value, parse_constant=str)  # NaN is no JSON to others
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):

@@ -1,11 +1,12 @@
 """Metrics for Prometheus: the only module that imports prometheus_client. Serves them over HTTP, to anybody.
 
-Whoever asks gets a thread for at most ANSWER seconds; of too many at once the oldest gives way. So nobody who is slow,
-silent or speaks nonsense holds up another, and none of them the agent.
+Whoever asks gets a thread for ANSWER seconds, or a little more; of too many at once the oldest gives way. So nobody who
+is slow, silent or speaks nonsense holds up another, and none of them the agent.
 """
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +72,7 @@ class Server(ThreadingHTTPServer):
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
         self._registry = registry(look)
-        self._asking: dict[Any, None] = {}  # connections, in order
+        self._asking: dict[Any, float] = {}  # connections, in order, and until when they are borne with
         self._lock, self._rendering = threading.Lock(), threading.Lock()
         super().__init__(address[:2], _Answer)  # type: ignore[arg-type]
 
@@ -87,16 +88,18 @@ class Server(ThreadingHTTPServer):
             return generate_latest(self._registry)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a thread; of too many the oldest gives way, and each when its time is up."""
+        """Begin a thread; of too many the oldest gives way."""
         with self._lock:
-            oldest = next(iter(self._asking)) if len(self._asking) >= MOST else None
-            self._asking[request] = None
-        if oldest is not None:
-            self._end(oldest)
-        timer = threading.Timer(ANSWER, self._end, [request])
-        timer.daemon = True
-        timer.start()
+            self._asking[request] = time.monotonic() + ANSWER
+            oldest = list(self._asking)[:-MOST]
+        self._end(oldest)
         super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End those whose time is up; called after each connection, and now and then."""
+        with self._lock:
+            late = [request for request, until in self._asking.items() if until < time.monotonic()]
+        self._end(late)
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection."""
@@ -107,12 +110,12 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: it is the other one's fault, and anybody may cause a thousand of them."""
 
-    def _end(self, request: Any) -> None:
-        with self._lock:
-            if self._asking.pop(request, self) is self:
-                return
-        with suppress(OSError):
-            request.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
+    def _end(self, requests: Iterable[Any]) -> None:
+        for request in requests:
+            with self._lock:
+                self._asking.pop(request, None)
+            with suppress(OSError):  # it may have ended meanwhile
+                request.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
 
 
 class _Answer(BaseHTTPRequestHandler):

@@ -40,7 +40,7 @@ def scrape(world: World, address: str = LISTEN) -> str:
     return world.host.run("python3", "-c", GET, f"http://{address}/metrics", check=False).stdout
 
 
-def figure(world: World, name: str, **labels: str) -> float | None:
+def figure(world: World, name: str, /, **labels: str) -> float | None:
     """The value of the one sample with these labels, among others that it may have."""
     for line in scrape(world).splitlines():
         found = re.fullmatch(r"(\w+)(?:{(.*)})? (\S+)", line)
@@ -49,13 +49,13 @@ def figure(world: World, name: str, **labels: str) -> float | None:
     return None
 
 
-def follows(world: World, name: str, value: float | None, **labels: str) -> None:
+def follows(world: World, name: str, value: float | None, /, **labels: str) -> None:
     eventually(lambda: figure(world, name, **labels) == value, what=lambda: f"{name} is {value}:\n{scrape(world)}")
 
 
 @pytest.fixture(scope="module")
 def vm(world: World) -> str:
-    return world.vm(name='web"1\\')
+    return world.vm(name='we"b\\1')
 
 
 @pytest.mark.usefixtures("vm")
@@ -129,16 +129,15 @@ def test_what_lasts_is_shown_until_it_is_over(world: World) -> None:
 
 
 def test_those_who_hang_hold_up_neither_the_agent_nor_others(world: World) -> None:
-    hanging = world.host.popen("python3", "-c", HANG, stdout=subprocess.PIPE)
-    try:
-        assert hanging.stdout
-        assert hanging.stdout.readline() == "hanging\n"
-        assert "uncloud_vms" in scrape(world)
-        world.vm()
-        assert "uncloud_vms" in scrape(world)
-    finally:
-        hanging.kill()
-        hanging.wait()
+    with world.host.popen("python3", "-c", HANG, stdout=subprocess.PIPE) as hanging:
+        try:
+            assert hanging.stdout
+            assert hanging.stdout.readline() == "hanging\n"
+            assert "uncloud_vms" in scrape(world)
+            world.vm()
+            assert "uncloud_vms" in scrape(world)
+        finally:
+            hanging.kill()
     assert world.agent_is_well()
 
 

@@ -56,6 +56,7 @@ class Config:
     image_dirs: tuple[str, ...]
     bridges: tuple[str, ...]  # patterns as in the shell
     ceph: Ceph
+    reminder: int  # hours between reminders of what lasts; 0: none
 
 
 def read(environment: Mapping[str, str]) -> Config:
@@ -85,6 +86,8 @@ def read(environment: Mapping[str, str]) -> Config:
         image_dirs=known("IMAGE_DIRS", "/var/lib/uncloud-host/images", "absolute paths separated by :", _paths),
         bridges=known("BRIDGES", "*", "names of bridges, or patterns like br*, separated by spaces", _words),
         ceph=ceph,
+        # Not longer than the spool remembers what it has told.
+        reminder=known("AUDIT_REMINDER", "24", "an integer from 0 to 168 (hours)", _integer(0, 168)),
     )
     known.check_for_others()
     return config

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "spool:Spool.forget": "what it removes has been told a week ago; each file counts for itself",
     "spool:Spool.remember": "read at the next start only, see test_evidence",
     "presence:Presence.show": "written anew with each full pass",
+    "store:Store.write_audit": "written anew by the next audit",
     "store:Store.confirm": "a person's command",
     "spool:write_run": "read at the next start only, see the end without a record",
     "spool:remove_run": "the same",

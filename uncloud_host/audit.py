@@ -71,12 +71,13 @@ class Finding:
         """When it counts."""
         return self.since + self.after
 
-    def told(self, host: str) -> Event:
+    def told(self, host: str, now: float) -> Event:
         """Make the event of it."""
         assert self.event is not None  # noqa: S101 - for mypy: the others are not told
         vm = self.about if is_uuid(self.about) else ""
-        at = datetime.fromtimestamp(self.since, UTC)
-        subject = self.subject or f"{self.about} {stamp(at)}"
+        subject = self.subject or f"{self.about} {stamp(datetime.fromtimestamp(self.since, UTC))}"
+        # A mail dated when a stranger began, perhaps a month ago, would be read by nobody.
+        at = datetime.fromtimestamp(now if self.code == Code.FOREIGN else self.since, UTC)
         return Event(vm, self.event, subject, at, host, self.name or vm, self.sentence, self.invocation)
 
     def record(self) -> dict[str, object]:
@@ -101,6 +102,7 @@ class Named:
     run: int = 0  # entries that should run there
     all: int = 0  # these, and those that are still to be stopped
     claims: int = 0
+    example: str = ""  # the uuid of one that should run there
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +231,16 @@ def _missing(found: Found, vm: VM, observed: Observed, elsewhere: Claim | None, 
 
 def _hosts(found: Found, etcd: Asked) -> Iterator[Finding]:
     """Of the living hosts the first by name reports; another one goes on with what it has told."""
-    reports = bool(etcd.hosts) and min(etcd.hosts) == found.me.host
+    reports = is_first(found.me.host, etcd.hosts, etcd.audited)
     for host, named in etcd.named.items():
         finding = _host(found, etcd, host, named) if host != found.me.host else None
         if finding and (reports or finding.key in found.open):
             yield finding
+
+
+def is_first(host: str, hosts: Collection[str], audited: Collection[str]) -> bool:
+    """Tell whether it is this host's turn to report others: one that is not audited cannot."""
+    return host in hosts and not any(other < host for other in hosts if other in audited)
 
 
 def _host(found: Found, etcd: Asked, host: str, named: Named) -> Finding | None:
@@ -241,7 +248,8 @@ def _host(found: Found, etcd: Asked, host: str, named: Named) -> Finding | None:
     if shown is None and host not in etcd.audited and not named.claims and host not in etcd.logged:
         if not named.run:
             return None
-        text = f"{host} has never been seen; {_count(named.run, 'VM')} should run there"
+        which = named.example + ", ..." * (named.run > 1)
+        text = f"{host} has never been seen; {_count(named.run, 'VM')} should run there: {which}"
         return Finding(Code.UNKNOWN_HOST, host, text, found.now, LATE, event=Name.UNKNOWN_HOST)
     if not named.all and not named.claims:
         return None

@@ -12,7 +12,7 @@ from uncloud_host import audit, machine, view
 from uncloud_host.audit import Finding
 from uncloud_host.config import Config
 from uncloud_host.etcd import EtcdError
-from uncloud_host.events import stamp
+from uncloud_host.events import clean, stamp
 from uncloud_host.looking import show_json
 from uncloud_host.reporting import Reporter
 from uncloud_host.snapshot import Wrong
@@ -45,7 +45,10 @@ def run(arguments: Namespace, known: Config) -> int:
         # FLUSH: here `outbox.flush(...)` sends what waits in the spool, for an agent that is dead.
     _print(findings, as_json=arguments.json)
     if survey.problem:
-        print(f"uncloud-host: {survey.problem}; only what this host alone shows has been looked at", file=sys.stderr)
+        print(
+            f"uncloud-host: {clean(survey.problem)}; only what this host alone shows has been looked at",
+            file=sys.stderr,
+        )
         return COULD_NOT_LOOK
     return FINDINGS if findings else CLEAN
 
@@ -60,7 +63,7 @@ def _look(survey: Survey, reporter: Reporter | None, *, wait: bool) -> list[Find
         since = {one.key: one.since for one in findings}
         ripe = [one for one in findings if one.due <= found.now]
         if reporter:
-            reporter.tell(ripe)
+            reporter.tell(ripe, found.now)
             reporter.resolve(found, findings)
         young = {one.key: one.due for one in findings if one.due > found.now}
         watched = set(young) if watched is None else watched & young.keys()

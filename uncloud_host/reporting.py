@@ -24,11 +24,11 @@ class Reporter:
     def __init__(self, spool: Spool, troubles: Troubles, host: str) -> None:
         self._spool, self._troubles, self._host = spool, troubles, host
 
-    def tell(self, findings: Sequence[Finding]) -> None:
+    def tell(self, findings: Sequence[Finding], now: float) -> None:
         """Tell those that nobody has told yet."""
         for one in findings:
             if one.event and not self._troubles.is_open(*one.key):
-                event = one.told(self._host)
+                event = one.told(self._host, now)
                 self._tell(event)
                 self._troubles.begin(Trouble(one.kind, one.about, stamp(event.time), event.event, event.reason))
 

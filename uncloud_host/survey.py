@@ -8,7 +8,7 @@ from datetime import datetime
 from time import time
 
 from uncloud_host import machine, processes, unit
-from uncloud_host.audit import Asked, Found, Key, Named, Shown
+from uncloud_host.audit import Asked, Found, Key, Named, Shown, is_first
 from uncloud_host.claiming import SHOULD_RUN
 from uncloud_host.config import Config
 from uncloud_host.desired import read
@@ -90,8 +90,9 @@ class _Reader:
         hosts = {kv.key.removeprefix(self._store.hosts): _shown(kv) for kv in self._store.listed(self._store.hosts)}
         audits = self._store.listed(self._store.audits, keys_only=True)
         audited = {kv.key.removeprefix(self._store.audits) for kv in audits}
-        is_first = bool(hosts) and min(hosts) == self._me.host
-        others = is_first or any(kind in ("host-silent", "unknown-host") for kind, _ in self._lasting)
+        others = is_first(self._me.host, hosts, audited) or any(
+            kind in ("host-silent", "unknown-host") for kind, _ in self._lasting
+        )
         there = hosts.keys() & audited if others else None
         entries = dict(self._entries(there))
         self._wanted |= entries.keys()
@@ -118,6 +119,7 @@ class _Reader:
                 status = desired.entry.status if isinstance(desired, VM) else Status.STOP
                 named = self._named.setdefault(host, Named())
                 named.run += status in SHOULD_RUN
+                named.example = named.example or uuid * (status in SHOULD_RUN)
                 named.all += status != Status.STOP
 
     def _claims(self, there: Collection[str] | None) -> Iterator[Claim]:

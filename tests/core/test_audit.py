@@ -237,7 +237,8 @@ HOSTS: list[tuple[dict[str, Shown], set[str], Named, set[str], str]] = [
     ({}, {"vmhost2"}, Named(), set(), ""),
     ({"vmhost2": THERE}, set(), LONG, set(), "host-silent"),  # its audit
     ({"vmhost2": Shown("m2", "b2", NOW - 600)}, set(), LONG, set(), ""),  # its agent began a moment ago
-    ({"vmhost0": THERE}, set(), LONG, set(), ""),  # which reports it
+    ({"vmhost0": THERE}, {"vmhost0", "vmhost2"}, LONG, set(), ""),  # which reports it
+    ({"vmhost0": THERE}, {"vmhost2"}, LONG, set(), "host-silent"),  # it would not: its audits do not run
 ]
 
 
@@ -248,7 +249,7 @@ def test_another_host(hosts: dict[str, Shown], audited: set[str], named: Named, 
 
 
 def test_who_has_told_of_a_host_goes_on_when_another_one_is_the_first() -> None:
-    asked = Asked({}, {ME.host: HERE, "vmhost0": THERE}, {ME.host}, {"vmhost2": LONG}, {"vmhost2"})
+    asked = Asked({}, {ME.host: HERE, "vmhost0": THERE}, {ME.host, "vmhost0"}, {"vmhost2": LONG}, {"vmhost2"})
     said = classify(found(etcd=asked, open={("host-silent", "vmhost2"): 1.0}))
     assert [finding.code for finding in said] == [Code.HOST_SILENT]
 
@@ -281,9 +282,9 @@ def test_when_it_is_over(kind: str, about: str, now: Found, why: str | None) -> 
 
 
 def test_an_event_about_a_vm_names_it_and_one_about_a_process_does_not() -> None:
-    missing = one(classify(found(etcd=etcd(vm("RUNNING", name="web-1"), None)))).told(ME.host)
+    missing = one(classify(found(etcd=etcd(vm("RUNNING", name="web-1"), None)))).told(ME.host, NOW)
     assert missing.sentence.startswith("VM web-1 is missing: it should run here and does not")
-    foreign = one(classify(found(programs=[QEMU]))).told(ME.host)
+    foreign = one(classify(found(programs=[QEMU]))).told(ME.host, NOW)
     assert foreign.vm == ""
     assert foreign.sentence.startswith("host vmhost1 runs what does not belong here: qemu-system-x86_64 one-7")
 

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "terminal:Session.run": "to a person's terminal",
     "rendering:_seed": "to standard output",
     "needs:_known": "QEMU only lists",
+    "troubles:Troubles.__init__": "a directory, which is there already",
     "troubles:Troubles.begin": "told by its event; begun again at the next look",
     "troubles:Troubles.end": "told by its event; somebody sees it again at the next look",
     "machine:lock": "the kernel unlocks what a dead process had locked",

@@ -308,6 +308,7 @@ class Agent:
         self._teller.forget(others_than=known)
         self._spool.forget(time.time(), running=self._units.observed.keys())
         supplies.tidy(known, time.time())
+        self._teller.pass_on()
 
     def _report(self) -> None:
         running = sum(observed.state == State.RUNNING for observed in self._units.observed.values())

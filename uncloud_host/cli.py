@@ -43,6 +43,9 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     log.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     log.add_argument("--since", metavar="TIME", help="all since then: 2h, 7d, today, yesterday, 2026-11-25T16:00")
     log.add_argument("-n", "--lines", type=_number, metavar="N", help="only the last N (100)")
+    audit = _add(commands, "audit", "compare this host with etcd, and look for hosts that are silent")
+    audit.add_argument("--now", action="store_true", help="without waiting whether what seems wrong lasts")
+    audit.add_argument("--tell", action="store_true", help="tell it as events (what uncloud-host-audit.service does)")
     _add_screens(commands)
     _add_runtime(commands)
     _add_for_entries(commands)
@@ -118,7 +121,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import accounting, asking, attaching, following, looking, rendering, snapshot  # noqa: PLC0415
+    from uncloud_host import accounting, asking, attaching, auditing, following, looking, rendering, snapshot  # noqa: PLC0415
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
@@ -126,6 +129,8 @@ def _command(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())
+        if arguments.command == "audit":
+            return auditing.run(arguments, snapshot.configured())
         return commands.get(arguments.command, asking.ask)(arguments, snapshot.Snapshot(snapshot.configured()))
     except (snapshot.Wrong, *snapshot.COULD_NOT_LOOK, RecursionError) as error:  # the last: nested too deeply
         print(f"uncloud-host: {clean(str(error))}", file=sys.stderr)

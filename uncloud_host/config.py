@@ -57,6 +57,7 @@ class Config:
     bridges: tuple[str, ...]  # patterns as in the shell
     ceph: Ceph
     metrics_listen: tuple[str, int] | None  # None: no metrics
+    reminder: int  # hours between reminders of what lasts; 0: none
 
 
 def read(environment: Mapping[str, str]) -> Config:
@@ -87,6 +88,8 @@ def read(environment: Mapping[str, str]) -> Config:
         bridges=known("BRIDGES", "*", "names of bridges, or patterns like br*, separated by spaces", _words),
         ceph=ceph,
         metrics_listen=known("METRICS_LISTEN", "", "HOST:PORT, like [::1]:9477", _listen),
+        # Not longer than the spool remembers what it has told.
+        reminder=known("AUDIT_REMINDER", "24", "an integer from 0 to 168 (hours)", _integer(0, 168)),
     )
     known.check_for_others()
     return config

@@ -25,10 +25,10 @@ def me(host: str) -> Me:
     return Me(host, machine_id, boot_id)
 
 
-def lock() -> int | None:
+def lock(path: str = LOCK) -> int | None:
     """Become the machine's only agent; None if there is one. The lock lasts as long as the descriptor is open."""
-    Path(LOCK).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

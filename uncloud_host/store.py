@@ -17,6 +17,7 @@ from uncloud_host.models import VM
 from uncloud_host.patch import patched
 from uncloud_host.runtime import Run
 
+AUDITED = 1200  # seconds that the result of an audit stays
 BATCH = 100  # operations in one transaction: etcd takes 128
 ATTEMPTS = 5  # at writing what somebody else seems to write at the same time
 
@@ -41,6 +42,8 @@ class Store:
         self.claims = f"{prefix}/claim/"
         self.logs = f"{prefix}/log/"
         self._runs = f"{prefix}/runtime/"
+        self.hosts = f"{prefix}/host/"
+        self.audits = f"{prefix}/audit/"
 
     def read(self, uuid: str) -> Read:
         """Read entry and claim of a VM at one revision, as the quorum sees them."""
@@ -54,7 +57,7 @@ class Store:
             keys = [key for uuid in some for key in (self.vms + uuid, self.claims + uuid)]
             _, values = self._etcd.get(*keys)
             for uuid, entry, claim in zip(some, values[::2], values[1::2], strict=True):
-                found[uuid] = (entry, self._claim(claim) if claim else None)
+                found[uuid] = (entry, self.as_claim(claim) if claim else None)
         return found
 
     def all_entries(self) -> Iterator[tuple[str, KeyValue]]:
@@ -66,13 +69,34 @@ class Store:
     def all_claims(self) -> Iterator[Claim]:
         """List the claims of all machines."""
         for page in self._etcd.pages(self.claims):
-            yield from map(self._claim, page.entries)
+            yield from map(self.as_claim, page.entries)
+
+    def listed(self, prefix: str, *, keys_only: bool = False) -> Iterator[KeyValue]:
+        """List keys from one member of etcd, which is cheap, but not as they were before this call."""
+        proved = self._etcd.position(prefix).revision
+        pages = self._etcd.pages(prefix, keys_only=keys_only, serializable=True)
+        first = next(pages)
+        if first.position.revision < proved:  # that member lags behind, or is cut off
+            yield from (kv for page in self._etcd.pages(prefix, keys_only=keys_only) for kv in page.entries)
+            return
+        yield from first.entries
+        for page in pages:
+            yield from page.entries
+
+    def has_logged(self, host: str) -> bool:
+        """Tell whether a host has ever told anything."""
+        return bool(next(self._etcd.pages(f"{self.logs}{host}/", keys_only=True, size=1)).entries)
+
+    def write_audit(self, host: str, audit: Mapping[str, object]) -> None:
+        """Show the result of an audit for the next 20 minutes."""
+        lease = self._etcd.grant(AUDITED)
+        self._etcd.txn([], [Put(self.audits + host, json.dumps(audit).encode(), lease)])
 
     def claims_of(self, machine_id: str) -> Iterator[Claim]:
         """List the claims of one machine."""
         for page in self._etcd.pages(self.claims):
             for kv in page.entries:
-                if machine_id.encode() in kv.value and (claim := self._claim(kv)).machine_id == machine_id:
+                if machine_id.encode() in kv.value and (claim := self.as_claim(kv)).machine_id == machine_id:
                     yield claim
 
     def claim(self, vm: VM, me: Me) -> Claim:
@@ -91,7 +115,7 @@ class Store:
         found, held = result.entries
         if found is None or found.mod_revision != vm.mod_revision or held is None:
             raise Refused("its entry has just changed")
-        old = self._claim(held)
+        old = self.as_claim(held)
         if old.machine_id != me.machine_id:
             raise Refused(f"it is claimed by {old.host or 'somebody'} (machine {old.machine_id or 'unknown'})", old)
         if (old.boot_id, old.entry, old.held) == (me.boot_id, vm.create_revision, None):
@@ -198,7 +222,7 @@ class Store:
         """Watch for records that are written from a revision on."""
         return self._etcd.watch([(f"{self.logs}{host}/" if host else self.logs, revision)], interval=interval)
 
-    def _claim(self, kv: KeyValue) -> Claim:
+    def as_claim(self, kv: KeyValue) -> Claim:
         """Read a claim. One that cannot be read is somebody else's: it has no machine id."""
         uuid = kv.key.removeprefix(self.claims)
         try:

@@ -21,7 +21,7 @@ from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, apply_signature, path_encode
 
 from uncloud_host import unit
-from uncloud_host.unit import State, Value
+from uncloud_host.unit import Service, State, Value
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,18 @@ class Systemd:
             restarts=found[b"NRestarts"],
             since=found[b"StateChangeTimestamp"] / unit.SECOND,
         )
+
+    def service(self, name: str) -> Service:
+        """Tell how a service is that need not be a VM's."""
+        path = path_encode(_UNITS, name.encode())
+        active: bytes = self._property(path, b"Unit", b"s", b"ActiveState")
+        since: int = self._property(path, b"Unit", b"t", b"StateChangeTimestamp")
+        result: bytes = self._property(path, b"Service", b"s", b"Result")
+        return Service(active.decode(), result.decode(), since / unit.SECOND)
+
+    def main_process(self, name: str) -> int:
+        """Give the pid of a service's main process; 0 if it has none."""
+        return int(self._property(path_encode(_UNITS, name.encode()), b"Service", b"u", b"MainPID"))
 
     def start(self, name: str, properties: Iterable[tuple[str, Value]]) -> None:
         """Ask for a transient unit. Returns when the job is accepted, not when it is done: a signal tells that."""

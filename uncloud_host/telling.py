@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from uncloud_host import journal, spool, systemd, unit
+from uncloud_host import journal, spool
 from uncloud_host.channels import Channel
 from uncloud_host.counts import Counts
 from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.models import VM
 from uncloud_host.runs import Runs
+from uncloud_host.saying import say, say_event
 from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Trouble, Troubles
@@ -23,7 +24,6 @@ from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
 
-WARNING, INFO = 4, 6  # syslog's priorities
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
 TRIES, AGAIN = 5, 0.1  # seconds between them
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
@@ -76,10 +76,10 @@ class Teller:
         if kind := LASTING.get(event.event):
             with suppress(OSError):
                 self._troubles.begin(Trouble(kind, event.vm, stamp(event.time), event.event, event.reason))
-        self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
+        say_event(event)
         self._has_held |= event.event == Name.HELD
         if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
-            self._pass_on()
+            self.pass_on()
 
     def resolved(self, kind: str, uuid: str, reason: str) -> None:
         """Tell that what lasted is over; nothing if nobody has told that it began."""
@@ -115,16 +115,17 @@ class Teller:
                 del self._unkept[event.id]
         if self._has_held:
             self._has_held = False
-            self._pass_on()
+            self.pass_on()
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
+        """Let the channels look; other programs leave events in the spool, too."""
         for channel in self._channels:
             channel.look()
 
     def say(self, uuid: str, text: str) -> None:
         """Say in the journal what is done to a VM and why."""
         self._story(uuid).said = text
-        self._journal(uuid, clean(text), INFO)
+        say(uuid, clean(text))
 
     def say_once(self, uuid: str, text: str) -> None:
         """Say why nothing is done to a VM, unless that was the last thing said of it."""
@@ -247,10 +248,3 @@ class Teller:
 
     def _name(self, uuid: str) -> str:
         return self._story(uuid).name
-
-    def _journal(self, uuid: str, text: str, priority: int, event: Event | None = None) -> None:
-        """Write a line that `journalctl -u vm-UUID` shows with the VM's own."""
-        about = {"UNCLOUD_EVENT": event.event, "UNCLOUD_INVOCATION": event.invocation} if event else {}
-        if uuid := clean(uuid):
-            about |= {"OBJECT_SYSTEMD_UNIT": unit.name(uuid), "UNCLOUD_VM": uuid}
-        systemd.journal(text, priority, **about)

@@ -46,6 +46,15 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A unit that is no VM's, in systemd's words: the agent's."""
+
+    active: str  # ActiveState
+    result: str  # Result
+    since: float  # seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the host decides about every unit. Times in seconds."""
 

@@ -35,6 +35,8 @@ class World:
         self.serve()
         self.host.push(package, f"/root/{package.name}")
         self.host.run("apt-get", "install", "--yes", "--quiet", f"/root/{package.name}", timeout=120)
+        # Tests that are not about it would be told at any moment what it finds.
+        self.host.run("systemctl", "disable", "--quiet", "--now", "uncloud-host-audit.timer")
         self.host.push(guests.tiny(), "/root/tiny.img")
         self.configure(**variables)
         self.host.run("systemctl", "restart", "uncloud-host")
@@ -55,13 +57,16 @@ class World:
         self.host.push("".join(lines).encode(), "/etc/default/uncloud-host")
 
     def hurry(self, *constants: str) -> None:
-        """Run the agent with shorter times, as in `hurry("trust.LONG = 2.0")`; all else is as it was installed."""
+        """Run agent and audit with shorter times, as in `hurry("trust.LONG = 2.0")`; all else is as installed."""
         lines = [f"from uncloud_host import {line.partition('.')[0]}\n{line}\n" for line in constants]
         program = "import sys\nfrom uncloud_host.__main__ import main\n" + "".join(lines) + "sys.exit(main())\n"
         self.host.push(program, "/root/hurry.py")
         unit = "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /root/hurry.py run\nProtectHome=no\n"
         self.shell("mkdir -p /etc/systemd/system/uncloud-host.service.d")
         self.host.push(unit, "/etc/systemd/system/uncloud-host.service.d/hurry.conf")
+        self.shell("mkdir -p /etc/systemd/system/uncloud-host-audit.service.d")
+        unit = unit.replace("run\n", "audit --tell\n").replace("ProtectHome=no", "ProtectHome=read-only")
+        self.host.push(unit, "/etc/systemd/system/uncloud-host-audit.service.d/hurry.conf")
         self.shell("systemctl daemon-reload && systemctl restart uncloud-host")
 
     def wait_ready(self) -> None:

@@ -1,0 +1,148 @@
+"""Read etcd, systemd and /proc afresh for an audit: all that concerns this host, and whether the others are there."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from time import time
+
+from uncloud_host import machine, processes, unit
+from uncloud_host.audit import Asked, Found, Key, Named, Shown, is_first
+from uncloud_host.claiming import SHOULD_RUN
+from uncloud_host.config import Config
+from uncloud_host.desired import read
+from uncloud_host.etcd import Connection, EtcdError, KeyValue
+from uncloud_host.events import Name, conclude
+from uncloud_host.facts import Claim, Desired, Gone, Me
+from uncloud_host.models import VM, Status, host_of, is_uuid
+from uncloud_host.observe import Units
+from uncloud_host.spool import Spool
+from uncloud_host.store import Store
+from uncloud_host.strangers import Program
+from uncloud_host.systemd import Systemd
+from uncloud_host.troubles import Troubles
+from uncloud_host.unit import State
+
+AGENT = "uncloud-host.service"
+
+
+class Survey:
+    """The neighbours of an audit."""
+
+    def __init__(self, known: Config, spool: Spool, troubles: Troubles) -> None:
+        self.me = machine.me(known.host)
+        self.store = Store(Connection(known.etcd), known.prefix)
+        self._spool, self._troubles = spool, troubles
+        self._systemd = Systemd()
+        self._units = Units(self._systemd)
+        self.problem = ""  # why etcd could not be read at the last look
+
+    def look(self) -> Found:
+        """Read everything. Raises SystemdError."""
+        lasting = {(one.kind, one.about): _seconds(one.since) for one in self._troubles.all()}
+        programs = processes.programs()  # before the units: one that has begun since is not taken for a stranger
+        self._units.look([])
+        names = [one.name for one in self._systemd.units() if one.state != State.ABSENT]
+        programs = processes.alive(programs)
+        self.problem, etcd = "", None
+        try:
+            etcd = _Reader(self.store, self.me, self._units.observed.keys(), lasting.keys()).read()
+        except EtcdError as error:
+            self.problem = str(error)
+        ends = [end for _, end in self._spool.ends() if end]
+        return Found(
+            me=self.me,
+            now=time(),
+            agent=self._systemd.service(AGENT),
+            units=self._units.observed,
+            odd={name for name in names if unit.uuid_of(name) is None},
+            programs=programs,
+            mains=self._mains(programs),
+            stopped={end.vm for end in ends if conclude(end)[0] == Name.STOPPED_BY_HAND},
+            open=lasting,
+            etcd=etcd,
+        )
+
+    def is_stopping(self) -> bool:
+        """Tell whether the host is going down."""
+        return self._systemd.is_stopping()
+
+    def _mains(self, programs: list[Program]) -> dict[str, int]:
+        """Ask for the main processes of units with several programs: of most there is one, and it is that."""
+        names = Counter(program.unit for program in programs)
+        several = [uuid for uuid in self._units.observed if names[unit.name(uuid)] > 1]
+        return {uuid: self._systemd.main_process(unit.name(uuid)) for uuid in several}
+
+
+class _Reader:
+    """Reads what etcd says. Only what concerns us is parsed, of what may be a hundred thousand."""
+
+    def __init__(self, store: Store, me: Me, units: Collection[str], lasting: Collection[Key]) -> None:
+        self._store, self._me = store, me
+        self._quoted = json.dumps(me.host, ensure_ascii=False).encode()
+        self._wanted = set(units) | {about for _, about in lasting if is_uuid(about)}
+        self._lasting = lasting
+        self._named: dict[str, Named] = {}
+
+    def read(self) -> Asked:
+        """Raises EtcdError."""
+        hosts = {kv.key.removeprefix(self._store.hosts): _shown(kv) for kv in self._store.listed(self._store.hosts)}
+        audits = self._store.listed(self._store.audits, keys_only=True)
+        audited = {kv.key.removeprefix(self._store.audits) for kv in audits}
+        others = is_first(self._me.host, hosts, audited) or any(
+            kind in ("host-silent", "unknown-host") for kind, _ in self._lasting
+        )
+        there = hosts.keys() & audited if others else None
+        entries = dict(self._entries(there))
+        self._wanted |= entries.keys()
+        claims = {claim.uuid: claim for claim in self._claims(there)}
+        vms: dict[str, tuple[Desired, Claim | None]] = {
+            uuid: (read(uuid, entries[uuid]) if uuid in entries else Gone(uuid), claims.get(uuid))
+            for uuid in self._wanted | claims.keys()
+        }
+        unseen = [host for host in self._named if host not in hosts and host not in audited]
+        return Asked(vms, hosts, audited, self._named, {host for host in unseen if self._store.has_logged(host)})
+
+    def _entries(self, there: Collection[str] | None) -> Iterator[tuple[str, KeyValue]]:
+        """Give those that concern us; count those of hosts that are not `there` (None: nobody asks about them)."""
+        for kv in self._store.listed(self._store.vms):
+            uuid = kv.key.removeprefix(self._store.vms)
+            may_be_ours = uuid in self._wanted or self._quoted in kv.value or b"\\" in kv.value
+            if not may_be_ours and there is None:
+                continue
+            host = host_of(kv.value)
+            if uuid in self._wanted or host == self._me.host:
+                yield uuid, kv
+            if host and there is not None and host not in there and host != self._me.host:
+                desired = read(uuid, kv)
+                status = desired.entry.status if isinstance(desired, VM) else Status.STOP
+                named = self._named.setdefault(host, Named())
+                named.run += status in SHOULD_RUN
+                named.example = named.example or uuid * (status in SHOULD_RUN)
+                named.all += status != Status.STOP
+
+    def _claims(self, there: Collection[str] | None) -> Iterator[Claim]:
+        for kv in self._store.listed(self._store.claims):
+            uuid = kv.key.removeprefix(self._store.claims)
+            if uuid in self._wanted or self._me.machine_id.encode() in kv.value:
+                yield self._store.as_claim(kv)
+            if there is not None and (host := host_of(kv.value)) and host not in there and host != self._me.host:
+                self._named.setdefault(host, Named()).claims += 1
+
+
+def _shown(kv: KeyValue) -> Shown:
+    """Read a presence; what cannot be read is there all the same."""
+    found: Mapping[str, object] = {}
+    with suppress(ValueError, RecursionError):
+        value = json.loads(kv.value)
+        found = value if isinstance(value, dict) else {}
+    machine_id, boot_id = (str(found.get(name, "")) for name in ("machine_id", "boot_id"))
+    return Shown(machine_id, boot_id, _seconds(str(found.get("since", ""))) or time())
+
+
+def _seconds(stamp: str) -> float:
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return 0.0

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from uncloud_host import journal, spool, systemd, unit
+from uncloud_host import journal, keeping, spool
 from uncloud_host.channels import Channel
-from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
+from uncloud_host.events import End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
-from uncloud_host.troubles import Trouble, Troubles
+from uncloud_host.troubles import Troubles
 from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
 
-WARNING, INFO = 4, 6  # syslog's priorities
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
 TRIES, AGAIN = 5, 0.1  # seconds between them
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
@@ -55,7 +54,7 @@ class Teller:
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
         try:
-            new = self._spool.add(event)
+            new = keeping.keep(event, self._spool, self._troubles)
         except OSError as error:
             if not self._unkept:
                 logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
@@ -65,10 +64,6 @@ class Teller:
             self._new(event)
 
     def _new(self, event: Event) -> None:
-        if kind := LASTING.get(event.event):
-            with suppress(OSError):
-                self._troubles.begin(Trouble(kind, event.vm, stamp(event.time), event.event, event.reason))
-        self._journal(event.vm, event.sentence, WARNING if event.is_failure else INFO, event)
         self._has_held |= event.event == Name.HELD
         if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
             self._pass_on()
@@ -77,9 +72,7 @@ class Teller:
         """Tell that what lasted is over; nothing if nobody has told that it began."""
         with suppress(OSError):
             if trouble := self._troubles.end(kind, uuid):
-                self.about(
-                    uuid, Name.RESOLVED, f"{kind} {trouble.since}", f"{reason} ({trouble.event}: {trouble.reason})"
-                )
+                self.tell(keeping.over(trouble, self._host, self._name(uuid), reason))
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
         """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
@@ -102,7 +95,7 @@ class Teller:
         """Pass on what is told together, and try again to keep what could not be kept."""
         for event in list(self._unkept.values()):
             with suppress(OSError):
-                if self._spool.add(event):
+                if keeping.keep(event, self._spool, self._troubles):
                     self._new(event)
                 del self._unkept[event.id]
         if self._has_held:
@@ -116,7 +109,7 @@ class Teller:
     def say(self, uuid: str, text: str) -> None:
         """Say in the journal what is done to a VM and why."""
         self._story(uuid).said = text
-        self._journal(uuid, clean(text), INFO)
+        keeping.say(uuid, clean(text), keeping.INFO)
 
     def say_once(self, uuid: str, text: str) -> None:
         """Say why nothing is done to a VM, unless that was the last thing said of it."""
@@ -220,10 +213,3 @@ class Teller:
 
     def _name(self, uuid: str) -> str:
         return self._story(uuid).name
-
-    def _journal(self, uuid: str, text: str, priority: int, event: Event | None = None) -> None:
-        """Write a line that `journalctl -u vm-UUID` shows with the VM's own."""
-        about = {"UNCLOUD_EVENT": event.event, "UNCLOUD_INVOCATION": event.invocation} if event else {}
-        if uuid := clean(uuid):
-            about |= {"OBJECT_SYSTEMD_UNIT": unit.name(uuid), "UNCLOUD_VM": uuid}
-        systemd.journal(text, priority, **about)

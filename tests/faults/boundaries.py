@@ -126,6 +126,7 @@ START, STOP, RESET, LIMIT = (
 ADD, TOLD = (f"uncloud_host.spool:Spool.{name}" for name in ("add", "told"))
 INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "remove"))
 MARK = "uncloud_host.spool:write_limits"
+BATCH = "uncloud_host.outbox:Outbox._write"
 MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:_write", "pathlib:Path.unlink"
 
 # scenario: {what has just been written -> what would be written next: (when, in which function, ABOUT)}
@@ -141,8 +142,10 @@ BOUNDARIES = {
         "event -> log": ("before", LOG, ""),
         "log -> its mark": ("after", LOG, ""),
         "mark of the log -> nothing": ("after", TOLD, "log"),
-        "event -> mail": ("before", MAIL, ""),
-        "mail -> its mark": ("after", MAIL, ""),
+        "event -> mail, decided": ("before", BATCH, ""),
+        "mail, decided -> mail": ("before", MAIL, ""),
+        "mail -> sent": ("after", MAIL, ""),
+        "sent -> mark of the mail": ("before", TOLD, "mail"),
         "mark of the mail -> nothing": ("after", TOLD, "mail"),
     },
     "start after a reboot": {"claim, replaced -> unit": ("after", CLAIM, "")},
@@ -190,7 +193,7 @@ BOUNDARIES = {
         "record removed -> event of the restart": ("after", UNLINK, "/ends/"),
         "event of the restart -> nothing": ("after", ADD, "restarted"),
         "log -> its mark": ("after", LOG, "killed"),
-        "mail -> its mark": ("after", MAIL, "killed"),
+        "mail -> sent": ("after", MAIL, "killed"),
     },
     "crash without a record": {"event -> event of the restart": ("after", ADD, "killed")},
     "stop by hand": {

@@ -6,11 +6,11 @@ def test_mail_goes_out_by_sendmail(new_world) -> None:
     world = new_world(UNCLOUD_SMTP="")
     world.host.push(b"SMARTHOST 127.0.0.1\nPORT 25\n", "/etc/dma/dma.conf", mode=0o644)
     uuid = world.vm(name="web-1")
-    mail = world.wait_mail(uuid, "[host1] VM web-1 started")
+    mail = world.wait_mail(uuid, "[host1] web-1 started")
     assert mail["To"] == "sre@example.org"
     world.host.run("kill", "-9", str(world.pid(uuid)))
-    world.wait_mail(uuid, "was killed")
-    world.wait_mail(uuid, "was restarted")
+    world.wait_events(uuid, "started", "killed", "restarted")
+    world.wait_told(uuid)
     assert world.agent_is_well()
 
 

@@ -6,11 +6,12 @@ agent finds it told, and the mail goes out from here. Who sees it first tells it
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from uncloud_host import config, journal, keeping, outbox, status, unit
-from uncloud_host.events import End, Event, Name, conclude
+from uncloud_host.events import End, Event, Name, conclude, ended
 from uncloud_host.shown import Shown
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Troubles
@@ -37,16 +38,30 @@ def notify(name: str) -> int:
         logger.error("%s", error)  # noqa: TRY400 - a traceback tells an administrator nothing
         return EX_CONFIG
     spool = Spool()
-    found = status.look([uuid]).get(uuid)
-    if found and (reason := given_up(found, _last_end(spool, found))):
-        now = datetime.now(UTC)
-        event = Event(uuid, Name.GAVE_UP, found.invocation, now, known.host, found.name, reason, found.invocation)
-        try:
+    try:
+        for event in _events(uuid, spool, known.host):
             keeping.keep(event, spool, Troubles())
-        except OSError as error:
-            logger.error("%s: %s", event.sentence, error)  # noqa: TRY400
-            return 1
+    except OSError as error:
+        logger.error("cannot keep what happened to VM %s: %s", uuid, error)  # noqa: TRY400
+        return 1
     return 0 if outbox.flush(spool, known.mail) else 1
+
+
+def _events(uuid: str, spool: Spool, host: str) -> Iterator[Event]:
+    """Make the events that the agent makes of the same: how the last run ended, and that no other follows."""
+    found = status.look([uuid]).get(uuid)
+    if not found:
+        return
+    recorded = [end for _, end in spool.ends() if end and (end.vm, end.invocation) == (uuid, found.invocation)]
+    end = recorded[-1] if recorded else _end(found)
+    name, _ = conclude(end)
+    if name in (Name.CRASHED, Name.COULD_NOT_START):
+        end = replace(end, said=journal.last_words(end, name))
+    if reason := given_up(found, end):
+        if recorded:
+            yield ended(end, host, found.name)
+        now = datetime.now(UTC)
+        yield Event(uuid, Name.GAVE_UP, found.invocation, now, host, found.name, reason, found.invocation)
 
 
 def given_up(found: Shown, end: End) -> str:
@@ -61,14 +76,6 @@ def given_up(found: Shown, end: End) -> str:
     if found.restart == "no":
         return f"it ended, and its restart is no: {why}"
     return f"systemd gave up restarting it after {found.limit} starts in an hour; at last {why}"
-
-
-def _last_end(spool: Spool, found: Shown) -> End:
-    """Find how the last run ended: by its recorder, or else by what systemd knows; with QEMU's last words."""
-    recorded = [end for _, end in spool.ends() if end and (end.vm, end.invocation) == (found.uuid, found.invocation)]
-    end = recorded[-1] if recorded else _end(found)
-    event, _ = conclude(end)
-    return replace(end, said=journal.last_words(end, event)) if event in (Name.CRASHED, Name.COULD_NOT_START) else end
 
 
 def _end(found: Shown) -> End:

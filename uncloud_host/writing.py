@@ -163,6 +163,7 @@ def _by_vm(events: Sequence[Event]) -> dict[str, list[Event]]:
 
 def _about_one(events: Sequence[Event], scene: Scene) -> str:
     event = chief(events)
+    ends = [each for each in events if each.event in ENDS]
     stands = shown.now(scene.units.get(event.vm), scene.at) if event.vm else ""
     facts = [
         ("VM", f"{event.name} ({event.vm})" if event.name != event.vm else event.vm) if event.vm else ("", ""),
@@ -170,7 +171,7 @@ def _about_one(events: Sequence[Event], scene: Scene) -> str:
         ("Event", event.event),
         ("When", shown.clock(event.time.timestamp())),
         ("Reason", event.reason),
-        *_trail(event),
+        *_trail(event if event.trail or not ends else ends[-1]),
         ("Now", stands),
     ]
     parts = ["\n".join(textwrap.wrap(f"{_sentence(event)}.", WIDE)), "\n".join(_aligned(facts))]

@@ -1,5 +1,8 @@
 """When systemd has given up a VM, and what is said of it."""
 
+import subprocess
+import sys
+
 import pytest
 
 from uncloud_host.events import End
@@ -38,3 +41,10 @@ CASES = [
 @pytest.mark.parametrize(("unit", "end", "reason"), CASES)
 def test_what_is_told(unit: Shown, end: End | None, reason: str) -> None:
     assert given_up(unit, end or _end(unit)) == reason
+
+
+def test_it_needs_no_library_of_etcd() -> None:
+    program = (
+        "import sys, uncloud_host.notifying; sys.exit(bool({'etcd3', 'grpc', 'google.protobuf'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,7 +9,7 @@ All that waits about one VM is one mail. It goes out at once, but
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uncloud_host.events import LASTING, Name, Spooled
 
@@ -17,7 +17,7 @@ PAIR = 1.5  # seconds that an end waits for the beginning; systemd restarts afte
 WINDOW, MOST = 600.0, 4  # seconds; mails about one VM in them
 ALONG = 3600.0  # seconds that a repetition waits for another mail about its VM
 BURST, SETTLE = 5, 2.5  # mails that wait at once; seconds in which more may come
-MINUTE, RUSH, PAUSE = 60.0, 15, 20.0  # more mails than that in a minute: pauses between digests
+MINUTE, RUSH, PAUSE = 60.0, 20, 15.0  # more mails than that in a minute: pauses between digests
 ENDS = frozenset(
     {
         Name.CRASHED,
@@ -58,7 +58,8 @@ def choose(waiting: Sequence[Spooled], sent: Sequence[Sent], now: float) -> Sequ
 
     `waiting`: oldest first. `sent`: the mails of the last ten minutes, at least.
     """
-    groups = [_group(about, events, sent, now) for about, events in _by_vm(waiting)]
+    sent = [mail for mail in sent if now - WINDOW < mail.at <= now]  # a clock that was set back delays no mail
+    groups = [_group(about, [_past(each, now) for each in told], sent) for about, told in _by_vm(waiting)]
     if not groups:
         return None
     due = [group for group in groups if group.due <= now]
@@ -84,11 +85,15 @@ def _by_vm(waiting: Sequence[Spooled]) -> Iterator[tuple[str, list[Spooled]]]:
     yield from found.items()
 
 
-def _group(about: str, events: Sequence[Spooled], sent: Sequence[Sent], now: float) -> _Group:
+def _past(spooled: Spooled, now: float) -> Spooled:
+    return spooled if _seconds(spooled) <= now else replace(spooled, ns=int((now - ALONG) * 1e9))
+
+
+def _group(about: str, events: Sequence[Spooled], sent: Sequence[Sent]) -> _Group:
     loud = [spooled for spooled in events if not spooled.quiet]
     if not loud:
         return _Group(about, tuple(events), _seconds(events[0]) + ALONG)
-    lately = [mail for mail in sent if mail.at > now - WINDOW and any(vm == about for vm, _ in mail.told)]
+    lately = [mail for mail in sent if any(vm == about for vm, _ in mail.told)]
     told = {event for mail in lately for vm, event in mail.told if vm == about}
     due = max(_pair(spooled, events) for spooled in loud)
     is_news = any(_is_news(spooled.event.event, told) for spooled in loud)

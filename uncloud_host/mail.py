@@ -36,7 +36,7 @@ def send(mail: EmailMessage, config: Mail) -> None:
     except smtplib.SMTPDataError as error:
         kind = Rejected if error.smtp_code >= _FINAL else MailError
         raise kind(f"mail: {config.smtp}: {_line(error)}") from None
-    except (OSError, smtplib.SMTPException) as error:
+    except (OSError, ValueError, smtplib.SMTPException) as error:  # ValueError: that is no host's name
         # Also 5xx before the text: that is about us or about all our mails, and somebody will put it right.
         raise MailError(f"mail: {config.smtp or SENDMAIL}: {_line(error)}") from None
 

@@ -77,11 +77,12 @@ CASES = {
     "not for long": ([event("killed", SETTLE, vm(n)) for n in range(9)], [], ["killed"] * 9),
     "a burst does not take what is held back": (
         [event("killed", 3), *(event("started", 3, vm(n)) for n in range(6))], FLAPPING, ["started"] * 6),
+    "a clock that was set back": ([event("killed", -7200)], [*[mailed("killed", ago=-7000)] * 9], ["killed"]),
     "after many mails in a minute there is a pause": (
-        [event("started", 0, DB)], [mailed("started", ago=5, about=vm(n)) for n in range(20)], letters.PAUSE - 5),
+        [event("started", 0, DB)], [mailed("started", ago=5, about=vm(n)) for n in range(25)], letters.PAUSE - 5),
     "and then one digest": (
         [event("started", 9, vm(n)) for n in range(3)],
-        [mailed("started", ago=30, about=vm(n)) for n in range(9, 30)], ["started"] * 3),
+        [mailed("started", ago=30, about=vm(n)) for n in range(9, 40)], ["started"] * 3),
 }  # fmt: skip
 
 

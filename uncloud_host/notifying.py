@@ -74,8 +74,8 @@ def given_up(found: Shown, end: End) -> str:
         return ""
     _, why = conclude(end)
     if found.restart == "no":
-        return f"it ended, and its restart is no: {why}"
-    return f"systemd gave up restarting it after {found.limit} starts in an hour; at last {why}"
+        return f"its restart is no, and {why}"
+    return f"{found.limit} starts in an hour, at last {why}"
 
 
 def _end(found: Shown) -> End:

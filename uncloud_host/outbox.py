@@ -13,12 +13,12 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from uncloud_host import journal, letters, mail, status, writing
 from uncloud_host.config import Mail
-from uncloud_host.events import Name, Spooled
+from uncloud_host.events import Event, Name, Spooled
 from uncloud_host.letters import Sent
 from uncloud_host.mail import MailError, Rejected
 from uncloud_host.models import is_uuid
@@ -93,8 +93,9 @@ class Outbox:
     def _deliver(self, batch: _Batch) -> None:
         events = self._spool.find(batch.ids)
         if events and self._config.to:
-            told = [spooled.event for spooled in sorted(events, key=lambda each: each.ns)]
-            message = writing.message(told, self._scene(events), self._config.sender, self._config.to)
+            scene = self._scene(events)
+            told = [_named(each.event, scene) for each in sorted(events, key=lambda each: each.ns)]
+            message = writing.message(told, scene, self._config.sender, self._config.to)
             try:
                 mail.send(message, self._config)
             except Rejected as error:  # trying again would only keep the others waiting
@@ -158,6 +159,12 @@ def flush(spool: Spool, config: Mail, patience: float = PATIENCE) -> bool:
 def _batch(events: Sequence[Spooled], now: float) -> _Batch:
     loud = [each.event for each in events if not each.quiet]
     return _Batch([each.event.id for each in events], [[event.vm, event.event] for event in loud], now)
+
+
+def _named(event: Event, scene: Scene) -> Event:
+    """Give the VM its name, if it was not known to who told this; the id is the same."""
+    found = scene.units.get(event.vm)
+    return replace(event, name=found.name) if found and event.name == event.vm else event
 
 
 def _read(path: Path) -> _Batch | None:

@@ -64,10 +64,13 @@ def test_it_comes_later_if_the_mail_server_is_down_too(new_world: Callable[..., 
 
 def test_a_stop_that_took_too_long_is_no_giving_up(new_world: Callable[..., World]) -> None:
     world = new_world()
-    uuid = world.vm(stop_timeout=1)
+    uuid = world.vm(stop_timeout=5)
     world.wait_told(uuid)
+    world.type(uuid, "h")  # deaf to its power button; and what presses it hangs, longer than systemd waits
     world.shell("systemctl stop uncloud-host")
-    world.shell(f"kill -STOP {world.pid(uuid)}; systemctl stop vm-{uuid}", check=False)
+    hang = "while ! pkill -STOP -f '[u]ncloud-host/powerdown'; do :; done"
+    world.shell(f"systemctl stop --no-block vm-{uuid}; {hang}")
+    eventually(lambda: world.show(uuid, "ActiveState")["ActiveState"] == "failed", within=60)
     assert world.show(uuid, "Result")["Result"] == "timeout"
     journal = f"journalctl --no-pager -o cat -u uncloud-host-notify@vm-{uuid}"
     eventually(lambda: "Finished" in world.shell(journal), what=lambda: world.shell(journal))

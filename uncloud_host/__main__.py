@@ -31,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     agent = commands.add_parser("run", help="run the agent (what uncloud-host.service does)")
     agent.set_defaults(run=_run)
+    notify = commands.add_parser("notify", help="tell that systemd gave up a VM (what its unit's OnFailure= does)")
+    notify.add_argument("unit", metavar="vm-UUID")
+    notify.set_defaults(run=_notify)
     cli.add_commands(commands)
     return parser
 
@@ -61,6 +64,13 @@ def _run(_arguments: argparse.Namespace) -> int:
     if problem:
         logger.error("%s", problem)
     return 1 if problem else 0
+
+
+def _notify(arguments: argparse.Namespace) -> int:
+    from uncloud_host import notifying  # noqa: PLC0415 - as above
+
+    _log_to_stderr()
+    return notifying.notify(arguments.unit)
 
 
 def _log_to_stderr() -> None:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from uncloud_host import audit, machine, view
+from uncloud_host import audit, machine, outbox, view
 from uncloud_host.audit import Finding
 from uncloud_host.config import Config
 from uncloud_host.etcd import EtcdError
@@ -42,7 +42,7 @@ def run(arguments: Namespace, known: Config) -> int:
     if reporter:
         reporter.remind(known.reminder, time.time())
         _show_in_etcd(survey, findings)
-        # FLUSH: here `outbox.flush(...)` sends what waits in the spool, for an agent that is dead.
+        outbox.flush(spool, known.mail)  # the agent may be dead
     _print(findings, as_json=arguments.json)
     if survey.problem:
         print(

@@ -6,7 +6,7 @@ A wrong value is one line that names the variable and what was expected.
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,13 @@ from uncloud_host.events import FAILURES, Name
 PREFIX = "UNCLOUD_"
 VHOST = "/dev/vhost-net"
 T = TypeVar("T")
+# What an audit finds.
+_FOUND = frozenset(
+    {
+        Name.MISSING, Name.FOREIGN, Name.WRONG_HOST, Name.UNKNOWN_HOST, Name.DUPLICATE_HOST, Name.HOST_SILENT,
+        Name.AGENT_DOWN, Name.REMINDER, Name.RESOLVED,
+    }
+)  # fmt: skip
 
 
 class ConfigError(Exception):
@@ -31,6 +38,10 @@ class Mail:
     sender: str
     on: frozenset[Name]
     smtp: str | None  # "HOST:PORT"; None: /usr/sbin/sendmail
+    tls: str = "no"  # no, starttls, tls
+    ca: str | None = None  # a file; None: the system's
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +154,24 @@ def _etcd(known: _Variables) -> Access:
 
 
 def _mail(known: _Variables, host: str) -> Mail:
+    smtp = known("SMTP", "", "HOST or HOST:PORT", _smtp)
+    tls = known("SMTP_TLS", "no", "no, starttls or tls", _one_of("no", "starttls", "tls"))
+    ca = known("SMTP_CA", "", "the path of a readable file", _file)
+    user = known("SMTP_USER", "", "a user of the SMTP server", str)
+    file = known("SMTP_PASSWORD_FILE", "", "the path of a readable file", _file)
+    if bool(user) != bool(file):
+        raise ConfigError("UNCLOUD_SMTP_USER and UNCLOUD_SMTP_PASSWORD_FILE: expected both or none")
+    if user and tls == "no":
+        raise ConfigError("UNCLOUD_SMTP_TLS: expected starttls or tls, because UNCLOUD_SMTP_USER is set")
     return Mail(
         to=known("MAIL_TO", "", "mail addresses separated by spaces or commas", _addresses),
         sender=known("MAIL_FROM", f"uncloud-host@{host}", "a mail address", _address),
-        on=known("MAIL_ON", "all", f"all, failures, none, or a list of {', '.join(Name)}", _events),
-        smtp=known("SMTP", "", "HOST or HOST:PORT", _smtp),
+        on=known("MAIL_ON", "all", f"all, failures, audit, none, or a list of {', '.join(Name)}", _events),
+        smtp=smtp,
+        tls=tls,
+        ca=ca or None,
+        user=user or None,
+        password=Path(file).read_text(errors="surrogateescape").rstrip("\n") if file else None,
     )
 
 
@@ -260,11 +284,6 @@ def _listen(text: str) -> tuple[str, int] | None:
 
 
 def _events(text: str) -> frozenset[Name]:
-    match text:
-        case "all":
-            return frozenset(Name)
-        case "failures":
-            return FAILURES
-        case "none":
-            return frozenset()
-    return frozenset(Name(word) for word in text.replace(",", " ").split())
+    groups = {"all": frozenset(Name), "failures": FAILURES, "audit": _FOUND, "none": frozenset[Name]()}
+    words = text.replace(",", " ").split()
+    return frozenset[Name]().union(*(groups.get(word) or ({Name(word)} if word != "none" else ()) for word in words))

@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 import grpc
 
 from uncloud_host.etcd3compat import messages as pb
-from uncloud_host.etcderror import Access, EtcdError, Problem, address, explain
+from uncloud_host.etcderror import Access, EtcdError, Position, Problem, address, explain
 from uncloud_host.etcdmessages import (
     Compare,
     Delete,
     KeyValue,
     Page,
-    Position,
     Put,
     TxnResult,
     conditions,

@@ -40,6 +40,19 @@ SAYINGS: Sequence[tuple[str, Problem, str]] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where etcd's history stands. A wiped etcd can have the same cluster id again, so all three count."""
+
+    revision: int
+    cluster: int
+    term: int
+
+    def follows(self, known: "Position") -> bool:
+        """Tell whether this is the same history as `known`, at that point or later."""
+        return self.cluster == known.cluster and self.revision >= known.revision and self.term >= known.term
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """Where etcd is and who we are there."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uncloud_host.etcd3compat import messages as pb
+from uncloud_host.etcderror import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +16,6 @@ class KeyValue:
     value: bytes
     create_revision: int
     mod_revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where etcd's history stands. A wiped etcd can have the same cluster id again, so all three count."""
-
-    revision: int
-    cluster: int
-    term: int
-
-    def follows(self, known: "Position") -> bool:
-        """Tell whether this is the same history as `known`, at that point or later."""
-        return self.cluster == known.cluster and self.revision >= known.revision and self.term >= known.term
 
 
 @dataclass(frozen=True, slots=True)

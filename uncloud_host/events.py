@@ -124,9 +124,12 @@ class Event:
     @property
     def sentence(self) -> str:
         """One line for people."""
-        if not self.vm:
-            return f"host {self.host} {_ABOUT_HOST[self.event]}: {self.reason}"
-        return f"VM {self.name} {_PHRASES[self.event]}: {self.reason}"
+        return f"{f'VM {self.name}' if self.vm else f'host {self.host}'} {self.phrase}: {self.reason}"
+
+    @property
+    def phrase(self) -> str:
+        """What follows the name in a sentence."""
+        return (_PHRASES if self.vm else _ABOUT_HOST).get(self.event, self.event)
 
     @property
     def is_failure(self) -> bool:
@@ -169,6 +172,15 @@ _ABOUT_HOST = {
     Name.AGENT_DOWN: "has no agent that works",
     Name.REMINDER: "has problems that last",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An event and when it was recorded, in nanoseconds since 1970."""
+
+    ns: int
+    event: Event
+    quiet: bool = False  # it repeats what has been mailed, and is no mail of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +242,9 @@ def ended(end: End, host: str, name: str) -> Event:
     event, reason = conclude(end)
     exit_ = " ".join(filter(None, [end.exit_code, end.exit_status]))
     trail = {"by": end.by, "result": end.result, "exit": exit_, "qemu": end.shutdown}
-    trail |= {key: str(getattr(end, key) or "") for key in ("revision", "reboots")}
+    trail |= {key: str(getattr(end, key) or "") for key in ("revision", "reboots", "restarts")}
+    if 0 < end.started < end.ended:
+        trail["seconds"] = f"{end.ended - end.started:.1f}"
     return Event(
         vm=end.vm,
         event=event,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from uncloud_host import figures
 from uncloud_host.channels import Channel
@@ -33,7 +32,7 @@ class Exporter:
     units: Units
     trust: Trust
     spool: Spool
-    channels: Sequence[Channel[Any]]
+    channels: Sequence[Channel]
     threads: Threads
 
     def begin(self, listen: tuple[str, int] | None) -> None:

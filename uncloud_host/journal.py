@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 from uncloud_host import traces, unit
-from uncloud_host.events import End, Name
+from uncloud_host.events import End, Name, clean
 from uncloud_host.traces import EXITED, FAILED, FIELDS, RESTART, STARTING, STOPPED, ends
 
 ANSWER = 2.0  # seconds for journalctl
 _ERROR = 3  # syslog's priority
+AFTER = 0.3  # seconds after an end in which journald may still be writing what came before
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")  # of terminals: colours, movements
 _QEMU_SAYS = re.compile(r"^[0-9T:.-]+Z qemu-system-x86_64: (.*)$")
 
 
@@ -36,6 +38,22 @@ def last_words(end: End, event: Name) -> str:
 
 
 _QEMU_RAN = re.compile("1?[0-9]{1,2}")  # exit statuses from 200 on are PID 1's
+
+
+def console(uuid: str, until: float, lines: int) -> list[str]:
+    """Give the last lines of a guest's console before that time. They are the guest's: cleaned, and nothing to decide
+    from."""
+    words = [f"_SYSTEMD_UNIT={unit.name(uuid)}", "SYSLOG_IDENTIFIER=qemu", f"--until=@{until + AFTER:.6f}", "--boot=0"]
+    records = _ask(*words, f"--lines={3 * lines}", "--output-fields=MESSAGE")
+    texts = [_ESCAPES.sub("", _text(record.get("MESSAGE"))).strip() for record in records]
+    return [clean(text)[:200] for text in texts if text and not _QEMU_SAYS.match(text)][-lines:]
+
+
+def _text(message: object) -> str:
+    """Read a message, which journalctl gives as bytes if they are not all printable."""
+    if isinstance(message, list):
+        return bytes(byte for byte in message if isinstance(byte, int)).decode(errors="replace")
+    return message if isinstance(message, str) else ""
 
 
 def unrecorded(uuid: str, since: str) -> list[End]:

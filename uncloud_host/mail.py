@@ -1,17 +1,19 @@
-"""Events as mail: what it says (pure) and its way out, by SMTP or the local sendmail."""
+"""The way out for mails: an SMTP server, or the local sendmail."""
 
 import email.policy
-import email.utils
+import logging
 import smtplib
+import ssl
 import subprocess
-from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 
 from uncloud_host.config import Mail
-from uncloud_host.events import Event, Name, stamp
+from uncloud_host.writing import UNFOLDED
+
+logger = logging.getLogger(__name__)
 
 SENDMAIL = "/usr/sbin/sendmail"
-UNFOLDED = 300  # characters: a subject is one line, also for those who read mails as files
 _FINAL = 500  # SMTP's codes from here on are refusals for good
 ANSWER = 10.0  # seconds for each answer of the SMTP server
 
@@ -21,43 +23,7 @@ class MailError(Exception):
 
 
 class Rejected(MailError):
-    """The mail server will not take this mail, however often it is asked (SMTP 5xx)."""
-
-
-def message(events: Sequence[Event], sender: str, to: Sequence[str]) -> EmailMessage:
-    """Write the mail about an event, or about several of one kind.
-
-    The Message-ID is the first event's, so that a second delivery can be told.
-    """
-    first, count = events[0], len(events)
-    sentence = first.sentence if count == 1 else f"{count} VMs are {first.event}: {first.reason}"
-    mail = EmailMessage(policy=email.policy.SMTP.clone(max_line_length=UNFOLDED))
-    mail["From"], mail["To"] = sender, ", ".join(to)
-    mail["Subject"] = " ".join(f"[{first.host}] {sentence}".split())[:200]
-    mail["Date"] = email.utils.format_datetime(first.time)
-    mail["Message-ID"] = f"<{first.id}@{sender.rpartition('@')[2]}>"
-    mail["Auto-Submitted"] = "auto-generated"
-    text = "\n".join(_lines(event) for event in events)
-    mail.set_content(f"{sentence}.\n\n{text}\nTo look further, on {first.host}:\n  {_command(first)}\n")
-    return mail
-
-
-def _lines(event: Event) -> str:
-    lines = {
-        "VM": f"{event.name} ({event.vm})" if event.name != event.vm else event.vm,
-        "Host": event.host,
-        "Event": event.event,
-        "Time": stamp(event.time),
-        "Reason": event.reason,
-        **{key.capitalize(): value for key, value in event.trail.items()},
-    }
-    return "".join(f"{key + ':':<9}{value}\n" for key, value in lines.items() if value)
-
-
-def _command(event: Event) -> str:
-    if event.event == Name.HELD:
-        return "uncloud-host confirm         (or put the entries back)"
-    return f"journalctl -u {f'vm-{event.vm}' if event.vm else 'uncloud-host'}"
+    """The mail server will not take this mail, however often it is asked (SMTP 5xx, after it has seen the text)."""
 
 
 def send(mail: EmailMessage, config: Mail) -> None:
@@ -65,24 +31,50 @@ def send(mail: EmailMessage, config: Mail) -> None:
     try:
         if config.smtp is None:
             _sendmail(mail.as_bytes(policy=email.policy.default.clone(max_line_length=UNFOLDED)), config)
-            return
-        host, _, port = config.smtp.rpartition(":")
-        with smtplib.SMTP(host.strip("[]"), int(port), timeout=ANSWER) as server:
-            server.send_message(mail, config.sender, list(config.to))
-    except (OSError, smtplib.SMTPException) as error:
-        if _is_final(error):
-            raise Rejected(f"mail: {config.smtp}: {' '.join(str(error).split())[:300]}") from None
-        where = config.smtp or SENDMAIL
-        raise MailError(f"mail: {where}: {' '.join(str(error).split())}") from None
+        else:
+            _smtp(mail, config.smtp, config)
+    except smtplib.SMTPDataError as error:
+        kind = Rejected if error.smtp_code >= _FINAL else MailError
+        raise kind(f"mail: {config.smtp}: {_line(error)}") from None
+    except (OSError, ValueError, smtplib.SMTPException) as error:  # ValueError: that is no host's name
+        # Also 5xx before the text: that is about us or about all our mails, and somebody will put it right.
+        raise MailError(f"mail: {config.smtp or SENDMAIL}: {_line(error)}") from None
 
 
-def _is_final(error: Exception) -> bool:
+def _smtp(mail: EmailMessage, where: str, config: Mail) -> None:
+    host, _, port = where.rpartition(":")
+    name = host.strip("[]")
+    context = None if config.tls == "no" else ssl.create_default_context(cafile=config.ca)
+    if config.tls == "tls":
+        server: smtplib.SMTP = smtplib.SMTP_SSL(name, int(port), timeout=ANSWER, context=context)
+    else:
+        server = smtplib.SMTP(name, int(port), timeout=ANSWER)
+    try:
+        if config.tls == "starttls":
+            server.starttls(context=context)
+        if config.user:
+            server.login(config.user, config.password or "")
+        refused = server.send_message(mail, config.sender, list(config.to))
+        for address, answer in refused.items():
+            logger.warning("mail: %s does not take mail for %s: %s", where, address, _line(answer))
+        with suppress(OSError, smtplib.SMTPException):  # it has the mail, whatever comes now
+            server.quit()
+    finally:
+        server.close()
+
+
+def _line(error: object) -> str:
+    """Write a server's answer, or whatever was in the way, in one line."""
     match error:
-        case smtplib.SMTPRecipientsRefused():
-            return all(code >= _FINAL for code, _ in error.recipients.values())
-        case smtplib.SMTPResponseException():
-            return not isinstance(error, smtplib.SMTPConnectError | smtplib.SMTPHeloError) and error.smtp_code >= _FINAL
-    return False
+        case smtplib.SMTPRecipientsRefused(recipients=refused):
+            text = "; ".join(f"{address}: {_line(answer)}" for address, answer in refused.items())
+        case smtplib.SMTPResponseException(smtp_code=code, smtp_error=said):
+            text = _line((code, said))
+        case int(code), bytes(said):
+            text = f"{code} {said.decode(errors='replace')}"
+        case _:
+            text = str(error)
+    return " ".join(text.split())[:300]
 
 
 def _sendmail(text: bytes, config: Mail) -> None:

@@ -1,20 +1,18 @@
 """Tell what an audit has found, each once while it lasts, and what of it is over.
 
-An event is in the spool before its trouble begins or ends: whoever dies in between leaves something for the next audit,
-which finds the event there and goes on.
+An event is in the spool before its trouble ends: whoever dies in between leaves something for the next audit, which
+finds the event there and goes on.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
-from uncloud_host import audit
+from uncloud_host import audit, keeping
 from uncloud_host.audit import Finding, Found
-from uncloud_host.events import Event, Name, stamp
 from uncloud_host.facts import Observed
-from uncloud_host.models import VM, is_uuid
-from uncloud_host.saying import say_event
+from uncloud_host.models import VM
 from uncloud_host.spool import Spool
-from uncloud_host.troubles import Trouble, Troubles
+from uncloud_host.troubles import Troubles
 from uncloud_host.unit import State
 
 
@@ -28,9 +26,7 @@ class Reporter:
         """Tell those that nobody has told yet."""
         for one in findings:
             if one.event and not self._troubles.is_open(*one.key):
-                event = one.told(self._host, now)
-                self._tell(event)
-                self._troubles.begin(Trouble(one.kind, one.about, stamp(event.time), event.event, event.reason))
+                keeping.keep(one.told(self._host, now), self._spool, self._troubles, one.about)
 
     def resolve(self, found: Found, findings: Sequence[Finding]) -> None:
         """Tell what has lasted and is not found any more; not what one cannot know now."""
@@ -40,15 +36,9 @@ class Reporter:
             if since is None or (trouble.kind, trouble.about) in lasts:
                 continue  # begun since
             if why := audit.over(trouble.kind, trouble.about, since, found):
-                self._tell(self._resolved(trouble, found, why))
+                name = _name(trouble.about, found)
+                keeping.keep(keeping.over(trouble, self._host, name, why), self._spool, self._troubles)
                 self._troubles.end(trouble.kind, trouble.about)
-
-    def _resolved(self, trouble: Trouble, found: Found, why: str) -> Event:
-        vm = trouble.about if is_uuid(trouble.about) else ""
-        # As the agent says it: it is the same event, whoever is faster.
-        subject = f"{trouble.kind} {trouble.since}" if vm else f"{trouble.kind} {trouble.about} {trouble.since}"
-        reason = f"{why} ({trouble.event}: {trouble.reason})"
-        return Event(vm, Name.RESOLVED, subject, datetime.now(UTC), self._host, _name(vm, found), reason)
 
     def remind(self, hours: int, now: float) -> None:
         """Tell again what lasts, once in so many hours."""
@@ -56,11 +46,7 @@ class Reporter:
         oldest = min((datetime.fromisoformat(one.since).timestamp() for one in troubles), default=now)
         lasts = [(one.about, f"{one.event} since {one.since}") for one in troubles]
         if event := audit.reminder(lasts, oldest, self._host, hours, now):
-            self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        if self._spool.add(event):
-            say_event(event)
+            keeping.keep(event, self._spool, self._troubles)
 
 
 def _name(uuid: str, found: Found) -> str:

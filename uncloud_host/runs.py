@@ -45,9 +45,7 @@ class Runs:
         self._open_in_etcd: set[str] = set()
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
-        self.channel = Channel(
-            "runtime", self, store.write_runs, EtcdError, lambda runs: runs[:BATCH], self._forget_old
-        )
+        self.channel = Channel("runtime", self._tell, EtcdError)
 
     def began(self, uuid: str, seen: Observed) -> None:
         """Open the record of what runs, with the start that its unit tells."""
@@ -118,11 +116,17 @@ class Runs:
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 
-    def pending(self, _channel: str) -> list[Run]:
-        """List what etcd does not know yet."""
-        return [run for run in list(self._runs.values()) if run.stopped or run.invocation not in self._open_in_etcd]
+    def _tell(self) -> None:
+        """Write what etcd does not know yet; forget there what is old."""
+        while waiting := [run for run in list(self._runs.values()) if self._waits(run)][:BATCH]:
+            self._store.write_runs(waiting)
+            self.told(waiting)
+        self._forget_old()
 
-    def told(self, _channel: str, runs: Sequence[Run]) -> None:
+    def _waits(self, run: Run) -> bool:
+        return run.stopped is not None or run.invocation not in self._open_in_etcd
+
+    def told(self, runs: Sequence[Run]) -> None:
         """Remember that these are in etcd; what is closed there is done."""
         for run in runs:
             if run.stopped is None:

@@ -9,14 +9,14 @@ position  where etcd's history stood
 import json
 import os
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from uncloud_host.etcd import Position
-from uncloud_host.events import End, Event, Name
+from uncloud_host.etcderror import Position
+from uncloud_host.events import End, Event, Name, Spooled
 
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")
@@ -26,14 +26,6 @@ KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
 HOUR = 3600.0
 CHANNELS = ("log", "mail")  # see channels.py
 _LARGEST = 64 * 1024  # bytes of a file that others had a hand in
-
-
-@dataclass(frozen=True, slots=True)
-class Spooled:
-    """An event and when it was recorded, in nanoseconds since 1970."""
-
-    ns: int
-    event: Event
 
 
 class Spool:
@@ -49,12 +41,12 @@ class Spool:
         for made in (self._events, *self._told.values(), self._ends, self._ends_in_memory):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def add(self, event: Event) -> bool:
-        """Keep an event; False if somebody has seen it before."""
+    def add(self, event: Event, *, quiet: bool = False) -> bool:
+        """Keep an event; False if somebody has seen it before. `quiet`: it is no mail of its own."""
         path = self._events / event.id
         if path.exists():
             return False
-        told = {"ns": time.time_ns(), "subject": event.subject, **event.record()}
+        told = {"ns": time.time_ns(), "subject": event.subject, "quiet": quiet, **event.record()}
         new = path.with_name(f".{event.id}.{os.getpid()}")
         _write(new, json.dumps(told))
         try:
@@ -64,6 +56,14 @@ class Spool:
         finally:
             new.unlink()
         return True
+
+    def has(self, event: Event) -> bool:
+        """Tell whether somebody has seen it before."""
+        return (self._events / event.id).exists()
+
+    def find(self, ids: Iterable[str]) -> list[Spooled]:
+        """Read events again, told or not; those that are forgotten are left out."""
+        return [spooled for name in ids if (spooled := self._read(name))]
 
     def pending(self, channel: str) -> list[Spooled]:
         """List what a channel has not told yet, oldest first."""
@@ -137,7 +137,7 @@ class Spool:
             event = Event(
                 **texts, event=Name(found["event"]), time=datetime.fromisoformat(found["time"]), trail=found["trail"]
             )
-            return Spooled(int(found["ns"]), event)
+            return Spooled(int(found["ns"]), event, quiet=found.get("quiet") is True)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 

@@ -48,7 +48,8 @@ _SIGNATURES = {
     "a(ssbt)": "BindPaths",
     "a(iayu)": "IPAddressAllow IPAddressDeny",
     "aay": "LogExtraFields",
-    "as": "After Before Environment InaccessiblePaths RuntimeDirectory SupplementaryGroups SystemCallArchitectures",
+    "as": "After Before Environment InaccessiblePaths OnFailure RuntimeDirectory SupplementaryGroups "
+    "SystemCallArchitectures",
     "(bas)": "RestrictAddressFamilies SystemCallFilter",
     "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateUsers PrivateDevices PrivateNetwork "
     "PrivateMounts PrivateIPC ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups "

@@ -7,19 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
-from uncloud_host import journal, spool
+from uncloud_host import journal, keeping, spool
 from uncloud_host.channels import Channel
 from uncloud_host.counts import Counts
-from uncloud_host.events import LASTING, End, Event, Name, clean, ended, stamp
+from uncloud_host.events import End, Event, Name, clean, ended, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.models import VM
 from uncloud_host.runs import Runs
-from uncloud_host.saying import say, say_event
+from uncloud_host.saying import say
 from uncloud_host.signs import Kind, Sign, signs
 from uncloud_host.spool import Spool
-from uncloud_host.troubles import Trouble, Troubles
+from uncloud_host.troubles import Troubles
 from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,7 @@ class _Story:
 class Teller:
     """Makes events, each once, and wakes the channels that pass them on."""
 
-    def __init__(
-        self, kept: Spool, troubles: Troubles, runs: Runs, host: str, channels: Sequence[Channel[Any]]
-    ) -> None:
+    def __init__(self, kept: Spool, troubles: Troubles, runs: Runs, host: str, channels: Sequence[Channel]) -> None:
         self._spool, self._runs = kept, runs
         self._troubles = troubles
         self._born = time.time()
@@ -62,7 +59,7 @@ class Teller:
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
         try:
-            new = self._spool.add(event)
+            new = keeping.keep(event, self._spool, self._troubles)
         except OSError as error:
             if not self._unkept:
                 logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
@@ -73,10 +70,6 @@ class Teller:
 
     def _new(self, event: Event) -> None:
         self.counts.told(event)
-        if kind := LASTING.get(event.event):
-            with suppress(OSError):
-                self._troubles.begin(Trouble(kind, event.vm, stamp(event.time), event.event, event.reason))
-        say_event(event)
         self._has_held |= event.event == Name.HELD
         if event.event != Name.HELD:  # a hundred VMs are held in one pass, and that is one mail
             self.pass_on()
@@ -84,10 +77,9 @@ class Teller:
     def resolved(self, kind: str, uuid: str, reason: str) -> None:
         """Tell that what lasted is over; nothing if nobody has told that it began."""
         with suppress(OSError):
-            if trouble := self._troubles.end(kind, uuid):
-                self.about(
-                    uuid, Name.RESOLVED, f"{kind} {trouble.since}", f"{reason} ({trouble.event}: {trouble.reason})"
-                )
+            if trouble := self._troubles.find(kind, uuid):
+                self.tell(keeping.over(trouble, self._host, self._name(uuid), reason))
+                self._troubles.end(kind, uuid)
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
         """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
@@ -110,7 +102,7 @@ class Teller:
         """Pass on what is told together, and try again to keep what could not be kept."""
         for event in list(self._unkept.values()):
             with suppress(OSError):
-                if self._spool.add(event):
+                if keeping.keep(event, self._spool, self._troubles):
                     self._new(event)
                 del self._unkept[event.id]
         if self._has_held:

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from uncloud_host import systemd
 from uncloud_host.channels import Channel
@@ -20,7 +19,7 @@ class Threads:
     """All of them; if one fails, the agent ends, and systemd starts a new one."""
 
     def __init__(
-        self, inbox: Inbox, mirror: Mirror, channels: Sequence[Channel[Any]], witness: Witness, recordings: Recordings
+        self, inbox: Inbox, mirror: Mirror, channels: Sequence[Channel], witness: Witness, recordings: Recordings
     ) -> None:
         self._inbox, self._mirror, self._channels, self._witness = inbox, mirror, channels, witness
         self._recordings = recordings

@@ -11,9 +11,10 @@ import json
 import os
 import urllib.parse
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from uncloud_host.events import Name
 from uncloud_host.spool import DIRECTORY
 
 
@@ -26,6 +27,7 @@ class Trouble:
     since: str
     event: str  # the name of the event that began it
     reason: str
+    id: str = ""  # of that event
 
 
 class Troubles:
@@ -37,10 +39,16 @@ class Troubles:
         self._open.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def begin(self, trouble: Trouble) -> bool:
-        """Remember it; False if it is known."""
+        """Remember it; False if it is known. That systemd gave up is news also of a VM that is known to be down."""
         path = self._path(trouble.kind, trouble.about)
-        if path.exists():
-            return False
+        with suppress(FileNotFoundError):
+            known = _read(path)
+            if known and known.id and known.id == trouble.id:
+                return True
+            if trouble.event != Name.GAVE_UP or (known and known.event == Name.GAVE_UP):
+                return False
+            self._replace(path, replace(trouble, since=known.since) if known else trouble)
+            return True
         new = path.with_name(f".{path.name}.{os.getpid()}")
         new.write_text(json.dumps(asdict(trouble)))
         try:
@@ -51,19 +59,25 @@ class Troubles:
             new.unlink()
         return True
 
+    def _replace(self, path: Path, trouble: Trouble) -> None:
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.write_text(json.dumps(asdict(trouble)))
+        new.rename(path)
+
     def is_open(self, kind: str, about: str) -> bool:
         """Tell whether it has been begun."""
         return self._path(kind, about).exists()
 
-    def end(self, kind: str, about: str) -> Trouble | None:
-        """Forget it and return it; None if there was none, or somebody else has just ended it."""
-        path = self._path(kind, about)
+    def find(self, kind: str, about: str) -> Trouble | None:
+        """Return it; None if it has not been begun, or is over."""
         try:
-            found = _read(path)
-            path.unlink()
+            return _read(self._path(kind, about)) or Trouble(kind, about, "", "", "")
         except FileNotFoundError:
             return None
-        return found or Trouble(kind, about, "", "", "")
+
+    def end(self, kind: str, about: str) -> None:
+        """Forget it, after its end has been told."""
+        self._path(kind, about).unlink(missing_ok=True)
 
     def all(self) -> list[Trouble]:
         """List what is open, oldest first."""

@@ -202,6 +202,8 @@ def _restarts(vm: VM, settings: Settings) -> list[tuple[str, Value]]:
         ("RestartMaxDelayUSec", 300 * SECOND),
         ("StartLimitIntervalUSec", 3600 * SECOND),
         ("StartLimitBurst", settings.restart_limit),
+        # With RestartMode=direct only when systemd gives up. Over D-Bus no specifier is expanded: the name in full.
+        ("OnFailure", [f"uncloud-host-notify@{PREFIX}{vm.uuid}{SUFFIX}"]),
     ]
 
 

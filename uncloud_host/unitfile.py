@@ -11,7 +11,7 @@ from typing import Any
 
 from uncloud_host.unit import SECOND, Value
 
-UNIT = {"Description", "After", "Before", "IgnoreOnIsolate", "StartLimitIntervalSec", "StartLimitBurst"}
+UNIT = {"Description", "After", "Before", "IgnoreOnIsolate", "StartLimitIntervalSec", "StartLimitBurst", "OnFailure"}
 # Names that are others on D-Bus; besides, Ex is dropped, and USec is Sec.
 _NAMES = {"CPUQuotaPerSecUSec": "CPUQuota", "StandardInputFile": "StandardInput", "PrivateTmpEx": "PrivateTmp"}
 _OCTAL = {"UMask", "RuntimeDirectoryMode"}

@@ -71,3 +71,32 @@ def test_a_user_needs_a_password_and_a_certificate_a_key(tmp_path) -> None:
         with pytest.raises(config.ConfigError, match="expected both or none"):
             config.read(half)
     assert config.read({"UNCLOUD_ETCD_USER": "h", "UNCLOUD_ETCD_PASSWORD_FILE": file}).etcd.password == "secret"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"UNCLOUD_SMTP_USER": "host1"}, "UNCLOUD_SMTP_USER and UNCLOUD_SMTP_PASSWORD_FILE: expected both or none"),
+        ({"UNCLOUD_SMTP_USER": "host1", "UNCLOUD_SMTP_PASSWORD_FILE": __file__}, "UNCLOUD_SMTP_TLS: expected starttls"),
+        ({"UNCLOUD_SMTP_TLS": "ssl"}, "UNCLOUD_SMTP_TLS: expected no, starttls or tls, got 'ssl'"),
+        ({"UNCLOUD_SMTP_CA": "/nowhere/ca.pem"}, "UNCLOUD_SMTP_CA: expected the path of a readable file"),
+    ],
+)
+def test_a_login_without_tls_is_refused(variables: dict[str, str], said: str) -> None:
+    with pytest.raises(config.ConfigError) as error:
+        config.read(variables)
+    assert str(error.value).startswith(said)
+
+
+def test_a_password_is_not_shown(tmp_path) -> None:
+    (tmp_path / "file").write_text("secret\n")
+    login = {"UNCLOUD_SMTP_USER": "h", "UNCLOUD_SMTP_PASSWORD_FILE": str(tmp_path / "file"), "UNCLOUD_SMTP_TLS": "tls"}
+    known = config.read(login)
+    assert known.mail.password == "secret"
+    assert "secret" not in repr(known.mail)
+
+
+def test_what_an_audit_finds_can_be_asked_for() -> None:
+    wanted = config.read({"UNCLOUD_MAIL_ON": "audit, gave-up"}).mail.on
+    assert {Name.MISSING, Name.REMINDER, Name.RESOLVED, Name.GAVE_UP} <= wanted
+    assert Name.KILLED not in wanted

@@ -3,14 +3,12 @@
 import contextlib
 import json
 from datetime import UTC, datetime
-from email.message import EmailMessage
 
 import pytest
 from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncloud_host import mail
 from uncloud_host.events import End, Event, Name, ended
 from uncloud_host.spool import HOUR, KEPT, Spool
 
@@ -79,39 +77,6 @@ def event(**changed: object) -> Event:
     return Event(**about | changed)  # type: ignore[arg-type]
 
 
-def written(**changed: object) -> EmailMessage:
-    return mail.message([event(**changed)], "uncloud-host@vmhost1", ["sre@example.org", "ops@example.org"])
-
-
-def test_the_mail_about_an_event() -> None:
-    told = written()
-    assert told["Subject"] == "[vmhost1] VM web-1 was killed: QEMU was killed by signal KILL from outside"
-    assert f"Subject: {told['Subject']}\r\n".encode() in told.as_bytes()
-    assert told["To"] == "sre@example.org, ops@example.org"
-    assert told["Date"] == "Mon, 23 Nov 2026 08:30:00 +0000"
-    assert told["Message-ID"] == f"<{event().id}@vmhost1>"
-    assert told.get_content() == (
-        "VM web-1 was killed: QEMU was killed by signal KILL from outside.\n\n"
-        f"VM:      web-1 ({UUID})\n"
-        "Host:    vmhost1\n"
-        "Event:   killed\n"
-        "Time:    2026-11-23T08:30:00.000Z\n"
-        "Reason:  QEMU was killed by signal KILL from outside\n"
-        "By:      itself\n"
-        "Exit:    killed KILL\n"
-        "\nTo look further, on vmhost1:\n"
-        f"  journalctl -u vm-{UUID}\n"
-    )
-
-
-@given(st.text(), st.text())
-def test_no_name_or_reason_can_add_a_header(name: str, reason: str) -> None:
-    told = written(name=name, reason=reason)
-    assert told.keys() == written().keys()
-    assert "\n" not in told["Subject"]
-    assert told.as_bytes()
-
-
 def test_an_event_is_kept_once_and_told_by_every_channel(tmp_path) -> None:
     spool = Spool(tmp_path)
     assert spool.add(event())
@@ -148,20 +113,3 @@ def test_a_file_in_the_spool_that_cannot_be_read_hides_no_other(tmp_path) -> Non
         (tmp_path / "ends" / name).write_text(text)
     assert [spooled.event for spooled in spool.pending("log")] == [event()]
     assert [found for _, found in spool.ends()] == [None] * 4
-
-
-def test_vms_that_are_held_together_are_one_mail() -> None:
-    names = {"web-1": "1" * 36, "web-2": "2" * 36}
-    held = [event(event=Name.HELD, vm=uuid, name=name, reason="gone") for name, uuid in names.items()]
-    told = mail.message(held, "uncloud-host@vmhost1", ["sre@example.org"])
-    assert told["Subject"] == "[vmhost1] 2 VMs are held: gone"
-    assert all(f"{name} ({uuid})" in told.get_content() for name, uuid in names.items())
-
-
-def test_an_event_about_the_host_itself() -> None:
-    told = mail.message(
-        [event(event=Name.ETCD_LOST, vm="", name="", reason="why")], "uncloud-host@vmhost1", ["sre@example.org"]
-    )
-    assert told["Subject"] == "[vmhost1] host vmhost1 has lost etcd: why"
-    assert "VM:" not in told.get_content()
-    assert "journalctl -u uncloud-host" in told.get_content()

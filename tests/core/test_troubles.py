@@ -1,5 +1,6 @@
 """What lasts is begun once and ended once, whoever looks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from uncloud_host.troubles import Trouble, Troubles
@@ -14,8 +15,10 @@ def test_it_is_begun_once_and_ended_once(tmp_path: Path) -> None:
     assert agent.begin(DOWN)
     assert not audit.begin(DOWN)
     assert audit.all() == [DOWN]
-    assert audit.end(DOWN.kind, DOWN.about) == DOWN
-    assert agent.end(DOWN.kind, DOWN.about) is None
+    assert audit.find(DOWN.kind, DOWN.about) == DOWN
+    audit.end(DOWN.kind, DOWN.about)
+    agent.end(DOWN.kind, DOWN.about)
+    assert agent.find(DOWN.kind, DOWN.about) is None
     assert agent.all() == []
 
 
@@ -30,5 +33,18 @@ def test_a_damaged_one_can_be_ended(tmp_path: Path) -> None:
     troubles = Troubles(tmp_path)
     (tmp_path / "open" / "held.x").write_text("{")
     assert troubles.all() == []
-    assert troubles.end("held", "x") is not None
-    assert troubles.end("held", "x") is None
+    assert troubles.find("held", "x") is not None
+    troubles.end("held", "x")
+    assert troubles.find("held", "x") is None
+
+
+def test_that_systemd_gave_up_is_news_of_what_is_down_and_nothing_else_is(tmp_path: Path) -> None:
+    troubles = Troubles(tmp_path)
+    first = replace(DOWN, event="could-not-start", id="a")
+    assert troubles.begin(first)
+    assert troubles.begin(first)  # the same event: whoever began it died before it was kept
+    assert not troubles.begin(replace(first, id="b"))
+    assert troubles.begin(replace(DOWN, since="later", id="c"))
+    assert [(trouble.event, trouble.since) for trouble in troubles.all()] == [("gave-up", DOWN.since)]
+    assert not troubles.begin(replace(DOWN, id="d"))
+    assert not troubles.begin(replace(first, id="e"))

@@ -127,6 +127,7 @@ ADD, TOLD = (f"uncloud_host.spool:Spool.{name}" for name in ("add", "told"))
 INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "remove"))
 MARK = "uncloud_host.spool:write_limits"
 RUN, RUNS, RUN_TOLD = "uncloud_host.spool:replace", "uncloud_host.store:Store.write_runs", "uncloud_host.runs:Runs.told"
+BATCH = "uncloud_host.outbox:Outbox._write"
 MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:_write", "pathlib:Path.unlink"
 
 # scenario: {what has just been written -> what would be written next: (when, in which function, ABOUT)}
@@ -142,8 +143,10 @@ BOUNDARIES = {
         "event -> log": ("before", LOG, ""),
         "log -> its mark": ("after", LOG, ""),
         "mark of the log -> nothing": ("after", TOLD, "log"),
-        "event -> mail": ("before", MAIL, ""),
-        "mail -> its mark": ("after", MAIL, ""),
+        "event -> mail, decided": ("before", BATCH, ""),
+        "mail, decided -> mail": ("before", MAIL, ""),
+        "mail -> sent": ("after", MAIL, ""),
+        "sent -> mark of the mail": ("before", TOLD, "mail"),
         "mark of the mail -> nothing": ("after", TOLD, "mail"),
         "event -> run": ("before", RUN, "/runs/"),
         "half a run -> run": ("after", WRITE, "/runs/"),
@@ -195,7 +198,7 @@ BOUNDARIES = {
         "record removed -> event of the restart": ("after", UNLINK, "/ends/"),
         "event of the restart -> nothing": ("after", ADD, "restarted"),
         "log -> its mark": ("after", LOG, "killed"),
-        "mail -> its mark": ("after", MAIL, "killed"),
+        "mail -> sent": ("after", MAIL, "killed"),
         "event -> run closed": ("before", RUN, "killed"),
         "run closed -> record removed": ("after", RUN, "killed"),
         "run closed -> its record closed": ("before", RUNS, "killed"),

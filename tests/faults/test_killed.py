@@ -3,6 +3,8 @@
 Only the moment of death is chosen, see dies.py; agent, etcd, systemd, QEMU and mail are real.
 """
 
+import email
+import email.policy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +63,7 @@ def test_killed_between(world: World, witness: Witness, done: dict[str, Scenario
     eventually(lambda: agent(world) not in {before, ""}, what="the next agent has looked at everything")
     eventually(lambda: is_so(world, uuid, scenario), what=lambda: told(world, witness, uuid, scenario))
     ids = {record["id"] for record in world.records(uuid)}
-    eventually(lambda: mailed(world, uuid) == ids, what=lambda: f"mails about {ids}: {mailed(world, uuid)}")
+    eventually(lambda: ids <= mailed(world), what=lambda: f"mails about {ids - mailed(world)}")
     witness.look_again()
     assert len(witness.runs(uuid)) == scenario.boots, told(world, witness, uuid, scenario)
     assert witness.doubles() == []
@@ -134,10 +136,13 @@ def boots(world: World, uuid: str) -> int:
     return int.from_bytes(disk.read_bytes()[COUNTER], "little") if disk.exists() else 0
 
 
-def mailed(world: World, uuid: str) -> set[str]:
-    """The events of a VM that mails came about, at least one each."""
-    found = world.shell(f"grep -rlF {uuid} {MAILBOX}/new | xargs -r grep -hioP '^Message-ID: *<\\K[^@]*'", check=False)
-    return set(found.split())
+def mailed(world: World) -> set[str]:
+    """The events that mails came about, at least one each; from the files, of which there are hundreds."""
+    found: set[str] = set()
+    for path in (world.host.root / f"{MAILBOX}/new"[1:]).iterdir():
+        header = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        found |= set(str(header["X-Uncloud-Events"]).split())
+    return found
 
 
 def told(world: World, witness: Witness, uuid: str, scenario: Scenario) -> str:

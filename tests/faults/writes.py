@@ -19,7 +19,12 @@ ADAPTER = ("etcd", "mirror", "drift")
 ELSEWHERE = {
     "ends:_remove": "pathlib:Path.unlink",
     "agent:Agent._finish": "ends:_remove",
+    "mail:_smtp": "uncloud_host.mail:send",
     "mail:_sendmail": "uncloud_host.mail:send",
+    "outbox:Outbox.__init__": "a directory, which is there already",
+    "outbox:Outbox._batches": "what it removes was sent an hour ago",
+    "status:look": "systemctl only shows",
+    "troubles:Troubles._replace": "written whole or not at all, before its event",
     "spool:Spool.__init__": "directories, which are there already",
     "spool:Spool.forget": "what it removes has been told a week ago; each file counts for itself",
     "spool:Spool.remember": "read at the next start only, see test_evidence",

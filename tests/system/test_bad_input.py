@@ -66,7 +66,7 @@ def test_an_invalid_entry(world: World, bystander: str, case: str) -> None:
     del entry["status_reason"]
     assert entry == json.loads(text)
     assert world.wait_events(uuid, "invalid")[0]["reason"].startswith(f"invalid entry: {reason}")
-    world.wait_mail(uuid, "is left as it is")
+    world.wait_told(uuid)
     world.host.run("systemctl", "restart", "uncloud-host")
     assert world.qemus(uuid) == []
     assert len(lines_about(world, f"{uuid} is left as it is")) == 1

@@ -6,11 +6,11 @@ def test_mail_goes_out_by_sendmail(new_world) -> None:
     world = new_world(UNCLOUD_SMTP="")
     world.host.push(b"SMARTHOST 127.0.0.1\nPORT 25\n", "/etc/dma/dma.conf", mode=0o644)
     uuid = world.vm(name="web-1")
-    mail = world.wait_mail(uuid, "[host1] VM web-1 started")
+    mail = world.wait_mail(uuid, "[host1] web-1 started")
     assert mail["To"] == "sre@example.org"
     world.host.run("kill", "-9", str(world.pid(uuid)))
-    world.wait_mail(uuid, "was killed")
-    world.wait_mail(uuid, "was restarted")
+    world.wait_events(uuid, "started", "killed", "restarted")
+    world.wait_told(uuid)
     assert world.agent_is_well()
 
 
@@ -41,3 +41,35 @@ def test_only_failures(new_world) -> None:
     world.wait_events(uuid, "started", "killed", "restarted")
     world.wait_mail(uuid, "was killed")
     assert len(world.mails(uuid)) == 1
+
+
+def test_many_ends_at_once_are_one_mail(new_world) -> None:
+    world = new_world()
+    uuids = [world.put(f"00000000-0000-4000-8000-{number:012d}", name=f"web-{number}") for number in range(9)]
+    for uuid in uuids:
+        world.wait_status(uuid, "RUNNING")
+        world.wait_told(uuid)
+    world.shell(f"kill -9 {' '.join(str(world.pid(uuid)) for uuid in uuids)}")
+    mail = world.wait_mail("", "[host1] 9 VMs killed, ")
+    assert all(f"web-{number} ({uuid})" in mail.get_content() for number, uuid in enumerate(uuids))
+    for uuid in uuids:
+        world.wait_events(uuid, "started", "killed", "restarted")
+        world.wait_told(uuid)
+    mails = [mail for mail in world.mails() if "killed" in mail.get_content()]
+    assert len(mails) == 1
+
+
+def test_a_vm_that_ends_again_and_again_is_few_mails_and_hides_no_other(new_world) -> None:
+    world = new_world(UNCLOUD_RESTART_LIMIT="5")
+    uuid = world.vm(name="web-1")
+    for boots in (2, 3, 4, 5):
+        world.host.run("kill", "-9", str(world.pid(uuid)))
+        world.wait_boots(uuid, boots)
+    world.wait_mail(world.vm(name="web-2"), "web-2 started")
+    assert len(world.records(uuid)) == 9
+    assert len(world.mails(uuid)) == 4
+    world.host.run("kill", "-9", str(world.pid(uuid)))
+    world.wait_mail(uuid, "web-1 is not restarted any more")
+    world.wait_told(uuid)
+    assert len(world.mails(uuid)) == 5
+    assert len(world.mailed()) == len(set(world.mailed()))

@@ -53,7 +53,7 @@ def test_an_edit_of_host_moves_a_vm(cluster: Cluster) -> None:
     assert (began["event"], there.name in ended["reason"]) == ("started", True)
     there.wait_events(uuid, "started")
     here.wait_mail(uuid, there.name)
-    there.wait_mail(uuid, "[vmhost2] VM web-1 started")
+    there.wait_mail(uuid, "[vmhost2] web-1 started")
     print(f"nobody ran it for {cluster.witness.gaps(uuid)[0] * 1000:.0f} ms")
 
 

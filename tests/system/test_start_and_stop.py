@@ -22,7 +22,7 @@ def test_an_entry_becomes_a_running_guest(world: World) -> None:
     assert (started["host"], started["name"], started["invocation"]) == (
         "vmhost1", "web-1", world.show(uuid, "InvocationID")["InvocationID"],
     )  # fmt: skip
-    mail = world.wait_mail(uuid, "VM web-1 started")
+    mail = world.wait_mail(uuid, "web-1 started")
     assert (mail["To"], mail["Message-ID"]) == ("sre@example.org", f"<{started['id']}@vmhost1>")
 
 

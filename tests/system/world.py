@@ -228,6 +228,15 @@ class World:
 
         return eventually(arrived, what=lambda: f"{subject} in {[m['Subject'] for m in self.mails(text)]}")[0]
 
+    def mailed(self) -> list[str]:
+        """The ids of all events that the mails that arrived tell of."""
+        return [name for mail in self.mails() for name in (mail["X-Uncloud-Events"] or "").split()]
+
+    def wait_told(self, uuid: str) -> None:
+        """Wait until all that was recorded about a VM has been mailed."""
+        ids = {record["id"] for record in self.records(uuid)}
+        eventually(lambda: ids <= set(self.mailed()), what=lambda: f"mails about {ids - set(self.mailed())}")
+
     def agent_lines(self, since: str = "") -> list[str]:
         """What the agent itself said since its last start."""
         words = ["journalctl", "--no-pager", "-o", "cat", "_SYSTEMD_UNIT=uncloud-host.service"]

@@ -3,62 +3,14 @@
 import json
 import subprocess
 import uuid as uuids
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from system.cluster import Cluster
+from system.audits import HURRY, audit, found, tell, told
 from system.world import World
 from waiting import eventually
 
-HURRY = (
-    "audit.SOON = 1.0",
-    "audit.LATE = 2.0",
-    "audit.SILENT = 3.0",
-    "reconcile.HEALTHY = 1.0",
-    "agent.FULL_PASS = 2.0",
-)
 QEMU = "qemu-system-x86_64 -S -display none -m 16"
-
-
-def audit(world: World, *words: str) -> tuple[int, list[dict[str, Any]]]:
-    """Audit a host, with shorter times; its exit status, and what it found."""
-    done = world.host.run("python3", "/root/hurry.py", "audit", "--json", *words, check=False)
-    assert "Traceback" not in done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def found(world: World, *words: str) -> list[tuple[str, str]]:
-    status, findings = audit(world, *words)
-    assert status == (1 if findings else 0)
-    return [(finding["code"], finding["about"]) for finding in findings]
-
-
-def tell(world: World) -> None:
-    """Do what the timer does."""
-    world.host.run("systemctl", "start", "uncloud-host-audit")
-
-
-def records(world: World, text: str) -> list[str]:
-    """The audit's events with this text in their records, as the log has them."""
-    lines = world.etcd.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/log/{world.name}/").stdout
-    return [event for line in lines.splitlines() if text in line and (event := json.loads(line)["event"]) in NAMES]
-
-
-def told(world: World, text: str, *events: str) -> None:
-    """Wait until exactly these events, with this text in them, are in the log, and each in a mail of its own."""
-    eventually(lambda: records(world, text) == list(events), what=lambda: f"{records(world, text)} is {events}")
-    eventually(lambda: len(mails(world, text)) == len(events), what=lambda: f"{mails(world, text)} tell {events}")
-
-
-def mails(world: World, text: str) -> list[str]:
-    found = ((mail["Subject"], mail.get_content().replace("\n", " ")) for mail in world.mails())
-    return [subject for subject, body in found if text in body and any(words in subject for words in PHRASES)]
-
-
-NAMES = ("missing", "foreign", "wrong-host", "unknown-host", "host-silent", "agent-down", "resolved")
-PHRASES = ("missing", "belong here", "another host", "nobody knows", "misses", "no agent", "well again")
 
 
 @pytest.fixture(scope="module")
@@ -276,39 +228,3 @@ def test_the_timer_comes_with_the_package(clean: World) -> None:
 
 def test_the_agent_was_well(clean: World) -> None:
     assert not any("Traceback" in line for line in clean.agent_lines())
-
-
-# several hosts
-
-
-@pytest.fixture(scope="module")
-def cluster(new_cluster: Callable[..., Cluster]) -> Cluster:
-    made = new_cluster(UNCLOUD_STOP_TIMEOUT="5")
-    for world in made.worlds:
-        world.hurry(*HURRY, "presence.LEASE = 10")
-        world.wait_ready()
-    return made
-
-
-def test_a_host_that_loses_its_power_is_reported_by_the_first_of_the_others(cluster: Cluster) -> None:
-    first, second = cluster.worlds
-    uuid = cluster.vm(second)
-    tell(first)
-    tell(second)
-    assert found(first) == found(second) == []
-    second.host.crash()
-    eventually(lambda: not first.raw(f"/v1/host/{second.name}"), what="its presence has run out")
-    assert found(first) == [("host-silent", second.name)]
-    for _ in range(2):
-        tell(first)
-    told(first, f"{second.name} is silent", "host-silent")
-    # Moved away from it, it waits for the claim.
-    cluster.move(uuid, first)
-    first.wait_reason(uuid, "waits for")
-    assert sorted(found(first)) == [("host-silent", second.name), ("missing", uuid)]
-    cluster.boot(second)
-    second.wait_ready()
-    cluster.wait_runs(uuid, first)
-    eventually(lambda: found(first) == [], what="all is well")
-    tell(first)
-    told(first, f"{second.name} is silent", "host-silent", "resolved")

@@ -118,13 +118,14 @@ class Runs:
 
     def _tell(self) -> None:
         """Write what etcd does not know yet; forget there what is old."""
-        while waiting := [run for run in list(self._runs.values()) if self._waits(run)][:BATCH]:
+        while waiting := self.pending()[:BATCH]:
             self._store.write_runs(waiting)
             self.told(waiting)
         self._forget_old()
 
-    def _waits(self, run: Run) -> bool:
-        return run.stopped is not None or run.invocation not in self._open_in_etcd
+    def pending(self) -> list[Run]:
+        """List what etcd does not know yet."""
+        return [run for run in list(self._runs.values()) if run.stopped or run.invocation not in self._open_in_etcd]
 
     def told(self, runs: Sequence[Run]) -> None:
         """Remember that these are in etcd; what is closed there is done."""

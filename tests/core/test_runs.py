@@ -57,11 +57,11 @@ def test_a_run_is_written_open_and_then_closed_at_the_same_key(tmp_path: Path) -
     runs = agent(tmp_path)
     runs.began(UUID, running("i1", since=1000.999))
     runs.began(UUID, running("i1", since=1003.0))
-    (open_,) = runs.pending("runtime")
-    runs.told("runtime", [open_])
-    assert runs.pending("runtime") == []
+    (open_,) = runs.pending()
+    runs.told([open_])
+    assert runs.pending() == []
     over(runs, killed("i1", started=1000.997))
-    (closed,) = runs.pending("runtime")
+    (closed,) = runs.pending()
     assert (closed.path, closed.started, closed.stopped) == (open_.path, 1000997, 1010000)
 
 
@@ -70,31 +70,31 @@ def test_an_end_that_is_told_again_makes_no_second_record(tmp_path: Path) -> Non
     over(runs, killed("i1"))
     for again in (runs, agent(tmp_path)):
         over(again, killed("i1", started=999.0))
-        assert [run.started for run in again.pending("runtime")] == [1000500]
-    runs.told("runtime", runs.pending("runtime"))
+        assert [run.started for run in again.pending()] == [1000500]
+    runs.told(runs.pending())
     for again in (runs, agent(tmp_path)):
         over(again, killed("i1"))
         again.began(UUID, running("i1"))
-        assert again.pending("runtime") == []
+        assert again.pending() == []
     assert list(tmp_path.glob("runs/*.json")) == []
 
 
 def test_a_record_that_is_closed_while_it_is_written_open_is_written_again(tmp_path: Path) -> None:
     runs = agent(tmp_path)
     runs.began(UUID, running("i1"))
-    under_way = runs.pending("runtime")
+    under_way = runs.pending()
     over(runs, killed("i1"))
-    runs.told("runtime", under_way)
-    assert [run.stopped for run in runs.pending("runtime")] == [1010000]
+    runs.told(under_way)
+    assert [run.stopped for run in runs.pending()] == [1010000]
 
 
 def test_what_was_stopped_between_two_runs_ended_before(tmp_path: Path) -> None:
     runs = agent(tmp_path)
     over(runs, killed("i1"))
     over(runs, End(UUID, "i1", "operator", result="success", ended=1020.0, is_after=True))
-    assert [run.stopped for run in runs.pending("runtime")] == [1010000]
+    assert [run.stopped for run in runs.pending()] == [1010000]
     over(runs, End(UUID, "i2", "operator", result="success", ended=1020.0, is_after=True))
-    assert len(runs.pending("runtime")) == 1
+    assert len(runs.pending()) == 1
 
 
 def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
     assert agent(tmp_path).here() == {UUID: "i1", OTHER: "i3"}
     assert agent(tmp_path, OLD).here() == {}
     assert agent(tmp_path).name("i1") == "web-1"
-    assert [run.invocation for run in agent(tmp_path).pending("runtime")] == ["i1", "i2", "i3"]
+    assert [run.invocation for run in agent(tmp_path).pending()] == ["i1", "i2", "i3"]
 
 
 def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +120,16 @@ def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         runs.began(UUID, running("i1"))
         over(runs, killed("i1"))
         runs.stay_awake()
-    assert len(runs.pending("runtime")) == 1
+    assert len(runs.pending()) == 1
     runs.stay_awake()
-    assert [run.stopped for run in agent(tmp_path).pending("runtime")] == [1010000]
+    assert [run.stopped for run in agent(tmp_path).pending()] == [1010000]
 
 
 def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     agent(tmp_path).began(UUID, running("i1"))
     for name, text in {"bad": "{", "list": "[]", "short": "{}"}.items():
         (tmp_path / f"runs/{name}.json").write_text(text)
-    assert [run.invocation for run in agent(tmp_path).pending("runtime")] == ["i1"]
+    assert [run.invocation for run in agent(tmp_path).pending()] == ["i1"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_a_power_failure_ended(
     over(runs, end)
     runs.lost_are_told()
     assert runs.lost() == []
-    (run,) = runs.pending("runtime")
+    (run,) = runs.pending()
     assert (run.estimated, run.event, run.stopped) == (True, "killed", max(1000.0, ended) * 1000)
     assert agent(tmp_path).lost() == []
 

@@ -1,4 +1,7 @@
-"""Every way in which a VM can end, with the agent there, away, or killed at that moment: what is told of it."""
+"""Every way in which a VM can end, with the agent there, away, or killed at that moment: what is told of it.
+
+Told is: a record in /v1/log for each event, each event in exactly one mail, and for each run a record in /v1/runtime.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -77,6 +80,16 @@ def disk_is_full(world: World, uuid: str) -> None:
     qmp(world, uuid, "cont")
 
 
+def again_and_again(world: World, uuid: str) -> None:
+    """Until systemd gives up: all VMs of this host have a limit of 4."""
+
+    def has_ended() -> bool:
+        world.shell(f"kill -9 $(systemctl show -P MainPID vm-{uuid})", check=False)
+        return world.state(uuid) == "failed/failed"
+
+    eventually(has_ended, what=lambda: world.state(uuid))
+
+
 def watchdog(world: World, uuid: str) -> None:
     world.type(uuid, "w")
     world.wait_boots(uuid, 2)
@@ -122,6 +135,7 @@ ROWS = (
     Row("image taken", image_taken, "killed could-not-start restarted", "QEMU was killed by signal KILL"),
     Row("restart no", signal("KILL"), "killed gave-up", "QEMU was killed", status="FAILED",
         fields=(("restart", "no"),)),
+    Row("given up", again_and_again, f"{'killed restarted ' * 3}killed gave-up", "QEMU was killed", status="FAILED"),
     Row("stopped through etcd", lambda world, uuid: world.ask(uuid, status="TO_STOP"), "stopped",
         "its status is TO_STOP", status="STOP"),
     Row("stopped by hand", systemctl("stop"), "stopped-by-hand", "systemctl stop on this host", status="STOP"),
@@ -132,6 +146,9 @@ ROWS = (
     Row("disk full", disk_is_full, "disk-error resolved", "writing to disks\\[0\\]: there is no space left"),
 )  # fmt: skip
 AGENTS = ("alive", "away", "killed")
+ENDS = {
+    "crashed", "killed", "oom-killed", "panicked", "powered-off", "stopped", "stopped-by-hand", "moved",
+}  # fmt: skip
 
 
 def full_disk(world: World) -> dict[str, str]:
@@ -151,7 +168,7 @@ def ended(request, lab, package) -> Iterator[tuple[World, dict[str, str]]]:
     """A host on which all of that has happened, and what was told about it."""
     world = World(lab.host(request.param))
     world.host.boot()
-    world.install(package, UNCLOUD_STOP_TIMEOUT="5")
+    world.install(package, UNCLOUD_STOP_TIMEOUT="5", UNCLOUD_RESTART_LIMIT="4")
     vms = {}
     for row in ROWS:
         disk = {"disks": [full_disk(world)]} if row.name == "disk full" else {}
@@ -193,3 +210,27 @@ def test_an_end_is_told_once_with_its_reason(ended: tuple[World, dict[str, str]]
         could_not = next(record for record in world.records(uuid) if record["event"] == "could-not-start")
         assert re.search(f'/{uuid}.img\': No such file|Failed to get "write" lock', could_not["reason"])
     assert world.entry(uuid).get("status", "") == row.status
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_each_event_is_in_one_mail(ended: tuple[World, dict[str, str]], row: Row) -> None:
+    world, uuid = ended[0], ended[1][row.name]
+    ids = {record["id"] for record in world.records(uuid)}
+    eventually(lambda: ids <= world.mailed().keys(), within=60, what=lambda: str(ids - world.mailed().keys()))
+    assert [mails for event, mails in world.mailed().items() if event in ids and len(mails) > 1] == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_each_run_is_registered_with_its_end(ended: tuple[World, dict[str, str]], row: Row) -> None:
+    world, uuid = ended[0], ended[1][row.name]
+    told = world.records(uuid)
+    begun = {record["invocation"] for record in told if record["event"] in ("started", "restarted")}
+    over = {record["invocation"]: record["event"] for record in reversed(told) if record["event"] in ENDS}
+
+    def registered() -> dict[str, str | None]:
+        return {run["invocation"]: run["event"] for run in world.runs(uuid)}
+
+    expected = {invocation: over.get(invocation) for invocation in begun}
+    eventually(lambda: registered() == expected, what=lambda: f"{registered()} is {expected}")
+    assert len(world.runs(uuid)) == len(begun)
+    assert all(run["seconds"] > 0 for run in world.runs(uuid) if run["stopped"])

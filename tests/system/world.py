@@ -228,14 +228,18 @@ class World:
 
         return eventually(arrived, what=lambda: f"{subject} in {[m['Subject'] for m in self.mails(text)]}")[0]
 
-    def mailed(self) -> list[str]:
-        """The ids of all events that the mails that arrived tell of."""
-        return [name for mail in self.mails() for name in (mail["X-Uncloud-Events"] or "").split()]
+    def mailed(self) -> dict[str, set[str]]:
+        """For each event the Message-IDs of the mails that tell it: one, however often they are delivered."""
+        found: dict[str, set[str]] = {}
+        for mail in self.mails():
+            for event in str(mail["X-Uncloud-Events"] or "").split():
+                found.setdefault(event, set()).add(mail["Message-ID"])
+        return found
 
     def wait_told(self, uuid: str) -> None:
         """Wait until all that was recorded about a VM has been mailed."""
         ids = {record["id"] for record in self.records(uuid)}
-        eventually(lambda: ids <= set(self.mailed()), what=lambda: f"mails about {ids - set(self.mailed())}")
+        eventually(lambda: ids <= self.mailed().keys(), what=lambda: f"mails about {ids - self.mailed().keys()}")
 
     def agent_lines(self, since: str = "") -> list[str]:
         """What the agent itself said since its last start."""

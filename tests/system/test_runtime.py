@@ -43,6 +43,19 @@ def lasted(run: Run) -> tuple[float, float]:
     return run.last - start, run.gone - start
 
 
+def are_right(runs: list[dict[str, Any]], seen: list[Run]) -> None:
+    """None is missing, none is twice, and all are as long as the kernel says; so are all together."""
+    assert [run["invocation"] for run in runs] == [run.invocation for run in seen]
+    for record, run in zip(runs, seen, strict=True):
+        shortest, longest = lasted(run)
+        assert shortest - 0.5 < record["seconds"] < longest + 0.5
+        assert record["seconds"] == pytest.approx(seconds(record["stopped"]) - seconds(record["started"]), abs=1e-6)
+        assert (record["estimated"], record["name"], record["host"]) == (False, "web-1", "host1")
+    bounds = [lasted(run) for run in seen]
+    whole = sum(record["seconds"] for record in runs)
+    assert sum(shortest for shortest, _ in bounds) - 1 < whole < sum(longest for _, longest in bounds) + 1
+
+
 def wait_runs(world: World, uuid: str, *events: str | None) -> list[dict[str, Any]]:
     """Wait until the runs of a VM ended so; None is one that goes on."""
 
@@ -86,16 +99,7 @@ def test_no_run_is_missing_none_is_twice_and_all_are_right(new_world: Callable[.
         world.wait_status(uuid, "STOP")
         runs = wait_runs(world, uuid, *["killed"] * 6, "powered-off", *["stopped"] * 4)
         witness.look_again()
-    seen = witness.runs(uuid)
-    assert [run["invocation"] for run in runs] == [run.invocation for run in seen]
-    for record, run in zip(runs, seen, strict=True):
-        shortest, longest = lasted(run)
-        assert shortest - 0.5 < record["seconds"] < longest + 0.5
-        assert record["seconds"] == pytest.approx(seconds(record["stopped"]) - seconds(record["started"]), abs=1e-6)
-        assert (record["estimated"], record["name"], record["host"]) == (False, "web-1", world.name)
-    bounds = [lasted(run) for run in seen]
-    whole = sum(record["seconds"] for record in runs)
-    assert sum(shortest for shortest, _ in bounds) - 1 < whole < sum(longest for _, longest in bounds) + 1
+    are_right(runs, witness.runs(uuid))
     assert [record["exit"] for record in runs] == ["KILL"] * 6 + [0] * 5
     assert len({record["boot_id"] for record in runs}) == 2
     assert runs[0]["cpu_seconds"] > 0  # by the recorder

@@ -11,7 +11,7 @@ from functools import partial
 from uncloud_host import journal, keeping, spool
 from uncloud_host.channels import Channel
 from uncloud_host.counts import Counts
-from uncloud_host.events import End, Event, Name, clean, ended, stamp
+from uncloud_host.events import End, Event, Name, clean, ended, has_run, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.models import VM
 from uncloud_host.runs import Runs
@@ -161,7 +161,7 @@ class Teller:
         if event.event in (Name.COULD_NOT_START, Name.CRASHED) or end.shutdown == "host-signal":
             end = replace(end, said=journal.last_words(end, event.event))
             event = ended(end, self._host, story.name)
-        if event.event != Name.COULD_NOT_START:
+        if has_run(end):
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
         story.ended = dict([*story.ended.items(), (key, end)][-RUNS:])
         self.tell(event)

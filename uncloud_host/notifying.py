@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from uncloud_host import config, journal, keeping, outbox, status, unit
-from uncloud_host.events import End, Event, Name, conclude, ended
+from uncloud_host.endings import End, conclude, ended
+from uncloud_host.events import Event, Name
 from uncloud_host.shown import Shown
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Troubles

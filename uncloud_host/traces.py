@@ -49,7 +49,7 @@ def _runs(uuid: str, records: Sequence[Record]) -> tuple[dict[str, End], set[str
                 runs[invocation] = run
             case kind if kind == EXITED:
                 code = str(record.get("EXIT_CODE", ""))
-                status = _status(code, str(record.get("EXIT_STATUS", "")))
+                status = exit_status(code, str(record.get("EXIT_STATUS", "")))
                 runs[invocation] = replace(run, exit_code=code, exit_status=status, ended=time)
                 over.add(invocation)
             case kind if kind == FAILED:
@@ -67,7 +67,7 @@ def _time(record: Record) -> float:
     return int(str(record.get("_SOURCE_REALTIME_TIMESTAMP", 0))) / 1e6
 
 
-def _status(code: str, status: str) -> str:
+def exit_status(code: str, status: str) -> str:
     """Write an exit status as systemd's $EXIT_STATUS does: signals by their names."""
     try:
         return signal.Signals(int(status)).name.removeprefix("SIG") if code in ("killed", "dumped") else status

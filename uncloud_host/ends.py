@@ -15,7 +15,7 @@ from uncloud_host import journal, reconcile, spool
 from uncloud_host.act import Hands
 from uncloud_host.claims import Claims
 from uncloud_host.desired import Entries
-from uncloud_host.events import End
+from uncloud_host.endings import End
 from uncloud_host.spool import Spool
 from uncloud_host.telling import Teller
 from uncloud_host.unit import State

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 from uncloud_host import traces, unit
-from uncloud_host.events import End, Name, clean
+from uncloud_host.endings import End
+from uncloud_host.events import Name, clean
 from uncloud_host.traces import EXITED, FAILED, FIELDS, RESTART, STARTING, STOPPED, ends
 
 ANSWER = 2.0  # seconds for journalctl

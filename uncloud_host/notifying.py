@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from uncloud_host import config, journal, keeping, outbox, status, unit
-from uncloud_host.events import End, Event, Name, conclude, ended
+from uncloud_host import config, journal, keeping, outbox, status, traces, unit
+from uncloud_host.endings import End, conclude, ended
+from uncloud_host.events import Event, Name
 from uncloud_host.shown import Shown
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Troubles
@@ -20,10 +21,6 @@ from uncloud_host.unit import State
 logger = logging.getLogger(__name__)
 
 EX_USAGE, EX_CONFIG = 64, 78
-SIGNALS = {
-    "3": "QUIT", "4": "ILL", "5": "TRAP", "6": "ABRT", "7": "BUS", "8": "FPE", "9": "KILL", "11": "SEGV", "15": "TERM",
-    "24": "XCPU", "25": "XFSZ", "31": "SYS",
-}  # fmt: skip
 
 
 def notify(name: str) -> int:
@@ -79,16 +76,13 @@ def given_up(found: Shown, end: End) -> str:
 
 
 def _end(found: Shown) -> End:
-    exit_status = (
-        found.exit_status if found.exit_code == "exited" else SIGNALS.get(found.exit_status, found.exit_status)
-    )
     return End(
         vm=found.uuid,
         invocation=found.invocation,
         by="itself",
         result=found.result,
         exit_code=found.exit_code,
-        exit_status=exit_status,
+        exit_status=traces.exit_status(found.exit_code, found.exit_status),
         started=found.started,
         ended=found.ended,
     )

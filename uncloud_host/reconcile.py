@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from uncloud_host import claiming, limits
 from uncloud_host.actions import Action, Limit, Release, Reset, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import UP, asks_to_run
-from uncloud_host.events import End, Name, conclude
+from uncloud_host.endings import End, conclude
+from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Doubt, Gone, Invalid, Me, Observed
 from uncloud_host.models import VM, Status
 from uncloud_host.unit import State

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from uncloud_host import journal, runtime, spool
 from uncloud_host.channels import Channel
+from uncloud_host.endings import End, has_run
 from uncloud_host.etcd import EtcdError
-from uncloud_host.events import End, Event, has_run
+from uncloud_host.events import Event
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runtime import Run
 from uncloud_host.store import BATCH, Store

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from uncloud_host.events import End, Event, stamp
+from uncloud_host.endings import End
+from uncloud_host.events import Event, stamp
 from uncloud_host.facts import Me
 
 KEPT = 13  # months

@@ -15,8 +15,9 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from uncloud_host.endings import End
 from uncloud_host.etcderror import Position
-from uncloud_host.events import End, Event, Name, Spooled
+from uncloud_host.events import Event, Name, Spooled
 
 DIRECTORY = Path("/var/lib/uncloud-host")
 INTENTS = Path("/run/uncloud-host/intents")

@@ -12,8 +12,9 @@ from uncloud_host.audit import Asked, Found, Key, Named, Shown, is_first
 from uncloud_host.claiming import SHOULD_RUN
 from uncloud_host.config import Config
 from uncloud_host.desired import read
+from uncloud_host.endings import conclude
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
-from uncloud_host.events import Name, conclude
+from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Gone, Me
 from uncloud_host.models import VM, Status, host_of, is_uuid
 from uncloud_host.observe import Units

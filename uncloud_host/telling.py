@@ -11,7 +11,8 @@ from functools import partial
 from uncloud_host import journal, keeping, spool
 from uncloud_host.channels import Channel
 from uncloud_host.counts import Counts
-from uncloud_host.events import End, Event, Name, clean, ended, has_run, stamp
+from uncloud_host.endings import End, ended, has_run
+from uncloud_host.events import Event, Name, clean, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.models import VM
 from uncloud_host.runs import Runs

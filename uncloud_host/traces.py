@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from uncloud_host.events import End
+from uncloud_host.endings import End
 
 STARTING, EXITED = "7d4958e842da4a758f6c1cdc7b36dcc5", "98e322203f7a4ed290d09fe03c09fe15"
 FAILED, RESTART = "d9b373ed55a64feb8242e02dbe79a49c", "5eb03494b6584870a536b337290809b3"
@@ -49,7 +49,7 @@ def _runs(uuid: str, records: Sequence[Record]) -> tuple[dict[str, End], set[str
                 runs[invocation] = run
             case kind if kind == EXITED:
                 code = str(record.get("EXIT_CODE", ""))
-                status = _status(code, str(record.get("EXIT_STATUS", "")))
+                status = exit_status(code, str(record.get("EXIT_STATUS", "")))
                 runs[invocation] = replace(run, exit_code=code, exit_status=status, ended=time)
                 over.add(invocation)
             case kind if kind == FAILED:
@@ -67,7 +67,7 @@ def _time(record: Record) -> float:
     return int(str(record.get("_SOURCE_REALTIME_TIMESTAMP", 0))) / 1e6
 
 
-def _status(code: str, status: str) -> str:
+def exit_status(code: str, status: str) -> str:
     """Write an exit status as systemd's $EXIT_STATUS does: signals by their names."""
     try:
         return signal.Signals(int(status)).name.removeprefix("SIG") if code in ("killed", "dumped") else status

@@ -9,7 +9,8 @@ from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncloud_host.events import End, Event, Name, ended
+from uncloud_host.endings import End, ended
+from uncloud_host.events import Event, Name
 from uncloud_host.spool import HOUR, KEPT, Spool
 
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"

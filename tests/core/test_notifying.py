@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from uncloud_host.events import End
+from uncloud_host.endings import End
 from uncloud_host.notifying import _end, given_up
 from uncloud_host.shown import Shown
 from uncloud_host.unit import State

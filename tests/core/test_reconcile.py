@@ -7,7 +7,7 @@ import pytest
 from core.vms import ABSENT, CONFIRMED, HELD, ME, MINE, OTHERS, UUID, short, unit, vm
 from uncloud_host import limits, reconcile
 from uncloud_host.actions import Release, Secure
-from uncloud_host.events import End
+from uncloud_host.endings import End
 from uncloud_host.facts import Claim, Doubt, Gone, Invalid, Observed
 from uncloud_host.models import VM, Status
 from uncloud_host.reconcile import plan, settled

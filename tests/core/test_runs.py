@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from uncloud_host import journal
-from uncloud_host.events import End, ended
+from uncloud_host.endings import End, ended
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runs import Runs
 from uncloud_host.runtime import Run

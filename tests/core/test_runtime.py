@@ -9,7 +9,7 @@ from freezegun import freeze_time
 
 from uncloud_host import accounts, runtime
 from uncloud_host.accounts import Period, moment, month
-from uncloud_host.events import End, ended, has_run
+from uncloud_host.endings import End, ended, has_run
 from uncloud_host.facts import Me
 from uncloud_host.runtime import Run
 

@@ -1,6 +1,7 @@
 """Ends without a record: what PID 1's lines in the journal (systemd 257) say about them."""
 
-from uncloud_host.events import Name, conclude
+from uncloud_host.endings import conclude
+from uncloud_host.events import Name
 from uncloud_host.traces import EXITED, FAILED, RESTART, STARTING, ends, left
 
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"

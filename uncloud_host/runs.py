@@ -1,7 +1,8 @@
 """The runs of VMs on this host: each a file until it has ended and its closed record is in etcd.
 
 runs/INVOCATION.json      the record, from the beginning of the run on
-told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one
+told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one. With .open behind it:
+                          its open record is
 awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
 The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.
@@ -43,7 +44,7 @@ class Runs:
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
         self._unkept: set[str] = set()  # the disk is full
-        self._open_in_etcd: set[str] = set()
+        self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
         self.channel = Channel("runtime", self._tell, EtcdError)
@@ -131,10 +132,13 @@ class Runs:
     def told(self, runs: Sequence[Run]) -> None:
         """Remember that these are in etcd; what is closed there is done."""
         for run in runs:
+            mark = self._told / f"{run.invocation}.open"
             if run.stopped is None:
+                mark.touch(mode=0o600)
                 self._open_in_etcd.add(run.invocation)
                 continue
             (self._told / run.invocation).touch(mode=0o600)
+            mark.unlink(missing_ok=True)
             self._path(run.invocation).unlink(missing_ok=True)
             self._open_in_etcd.discard(run.invocation)
             del self._runs[run.invocation]
@@ -183,7 +187,9 @@ class Runs:
     def _forget_old(self) -> None:
         """Delete this host's old records, once a day."""
         now = time.time()
-        if now >= _age(self._forgotten) + DAY:
+        if now < _age(self._forgotten) + DAY:
+            return
+        with suppress(EtcdError):  # nobody waits for it
             self._store.forget_runs(self._me.host, runtime.too_old(datetime.fromtimestamp(now, UTC)))
             self._forgotten.touch(mode=0o600)
 

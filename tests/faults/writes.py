@@ -51,6 +51,7 @@ ELSEWHERE = {
     "rendering:_seed": "to standard output",
     "needs:_known": "QEMU only lists",
     "troubles:Troubles.__init__": "a directory, which is there already",
+    "metrics:_Answer.do_GET": "to whoever asks for metrics",
     "troubles:Troubles.begin": "told by its event; begun again at the next look",
     "troubles:Troubles.end": "told by its event; somebody sees it again at the next look",
     "machine:lock": "the kernel unlocks what a dead process had locked",

@@ -2,7 +2,7 @@
 # COM1, and obeys the ACPI power button and single letters on COM1:
 #     p  power off    r  reset    x  panic (pvpanic, ISA port 0x505)    h  hang, deaf to the power button
 #     f  flood: 32768 lines with the number of those that are left, as fast as COM1 takes them; then it listens again
-#     w  set the watchdog of q35's chipset to 5 seconds, and hang
+#     W  set the watchdog of q35's chipset to 5 seconds, and hang
 # It needs SeaBIOS, which puts the ACPI registers at 0x600, and machine pc or q35. BIOS disk calls reach any bus.
 
     .set COM1, 0x3f8
@@ -81,7 +81,7 @@ poll:
     je hang
     cmp $'f', %al
     je flood
-    cmp $'w', %al
+    cmp $'W', %al
     je watchdog
     call putc                           # anything else is echoed
     jmp poll

@@ -101,7 +101,7 @@ def again_and_again(world: World, uuid: str) -> None:
 
 
 def watchdog(world: World, uuid: str) -> None:
-    world.type(uuid, "w")
+    world.type(uuid, "W")
     world.wait_boots(uuid, 2)
 
 
@@ -258,6 +258,8 @@ def go_down(world: World, how: Callable[[], None], agent: str) -> None:
 def test_the_end_of_the_host(ended: tuple[World, dict[str, str]], request, how: str, event: str, reason: str) -> None:
     world, uuid = ended[0], ended[1]["crashes"]
     before = len(world.records(uuid))
+    world.hurry("letters.WINDOW = 5.0")  # seconds: there were many mails about it
+    world.wait_ready()
     go_down(world, getattr(world.host, how), request.node.callspec.params["ended"])
     told = lambda: sorted(world.records(uuid)[before:], key=lambda record: record["time"])  # noqa: E731
     eventually(lambda: [one["event"] for one in told()] == [event, "started"], within=90, what=lambda: str(told()))

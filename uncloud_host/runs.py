@@ -1,8 +1,8 @@
 """The runs of VMs on this host: each a file until it has ended and its closed record is in etcd.
 
 runs/INVOCATION.json      the record, from the beginning of the run on
-told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one. With .open behind it:
-                          its open record is
+told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one
+told/runtime/....open     the same of its open record
 awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
 The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.

@@ -11,7 +11,7 @@ from functools import partial
 from uncloud_host import journal, keeping, spool
 from uncloud_host.channels import Channel
 from uncloud_host.counts import Counts
-from uncloud_host.endings import End, ended, has_run
+from uncloud_host.endings import End, conclude, ended, has_run
 from uncloud_host.events import Event, Name, clean, stamp
 from uncloud_host.facts import Observed
 from uncloud_host.models import VM
@@ -127,6 +127,9 @@ class Teller:
 
     def about(self, uuid: str, event: Name, subject: str, reason: str, invocation: str = "") -> None:
         """Tell an event that happens now."""
+        last = self._story(uuid).ended.get((invocation, False))
+        if event == Name.GAVE_UP and last:
+            reason = f"{reason.partition(';')[0]}, at last {conclude(last)[1]}"
         self.tell(Event(uuid, event, subject, datetime.now(UTC), self._host, self._name(uuid), reason, invocation))
 
     def about_host(self, event: Name, subject: str, reason: str) -> None:

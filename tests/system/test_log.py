@@ -46,6 +46,7 @@ class Following:
 
     def __init__(self, world: World, *words: str) -> None:
         self.world = world
+        world.shell(": >/root/followed; : >/root/complained")  # of the one before
         script = f"echo $$ >/root/following; exec uncloud-host log {' '.join(words)} >/root/followed 2>/root/complained"
         self.process = world.host.popen("sh", "-c", script, stdin=subprocess.DEVNULL)
 

@@ -9,8 +9,6 @@ from freezegun import freeze_time
 from uncloud_host import letters
 from uncloud_host.events import Event, Name, Spooled
 from uncloud_host.letters import ALONG, PAIR, SETTLE, WINDOW, Sent
-from uncloud_host.outbox import Outbox
-from uncloud_host.spool import Spool
 
 NOW = 1_790_000_000.0
 WEB, DB = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", "7a1dd0a5-5e12-4a0e-9d3b-0c5b2f6a4e01"
@@ -111,32 +109,3 @@ def test_no_event_of_a_flapping_vm_is_lost_and_few_are_mails() -> None:
     assert len(told) == len(set(told)) == 360
     assert len(sent) <= 4 + 6 + 1
     assert waiting == []
-
-
-def test_a_mail_that_was_not_taken_is_made_again_with_the_same_events(tmp_path, monkeypatch) -> None:
-    from uncloud_host import mail, outbox  # noqa: PLC0415
-    from uncloud_host.config import Mail  # noqa: PLC0415
-
-    handed = []
-
-    def send(message, _config) -> None:
-        handed.append(message)
-        if len(handed) == 1:
-            raise mail.MailError("nobody there")
-
-    monkeypatch.setattr(outbox.mail, "send", send)
-    monkeypatch.setattr(outbox.status, "look", lambda _vms: {})
-    monkeypatch.setattr(outbox.journal, "console", lambda *_: [])
-    spool = Spool(tmp_path)
-    config = Mail(("sre@example.org",), "uncloud-host@vmhost1", frozenset(Name), "mx:25")
-    assert spool.add(event("started").event)
-    with pytest.raises(mail.MailError):
-        Outbox(spool, config, tmp_path).send()
-    assert spool.add(event("stopped").event)  # comes later: another mail
-    Outbox(spool, config, tmp_path).send()
-    first, again, other = (str(message["X-Uncloud-Events"]).split() for message in handed)
-    assert first == again == [event("started").event.id]
-    assert other == [event("stopped").event.id]
-    assert handed[0]["Message-ID"] == handed[1]["Message-ID"] != handed[2]["Message-ID"]
-    assert spool.pending("mail") == []
-    assert Outbox(spool, config, tmp_path).send() is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import Host, guests
+from system.etcds import Etcds
 from waiting import eventually
 
 IMAGES = "/var/lib/uncloud-host/images"
@@ -23,9 +24,9 @@ DEFAULTS = {
 
 
 class World:
-    """One host with the package installed and an SMTP server. Its etcd runs on it, or on the host that is given."""
+    """One host with the package installed and an SMTP server. Its etcd runs on it, or on the host or hosts given."""
 
-    def __init__(self, host: Host, etcd: Host | None = None) -> None:
+    def __init__(self, host: Host, etcd: Host | Etcds | None = None) -> None:
         self.host = host
         self.etcd = etcd or host
         self.name = host.name
@@ -52,7 +53,8 @@ class World:
 
     def configure(self, **variables: str) -> None:
         """Write /etc/default/uncloud-host; an empty value leaves a variable out."""
-        where = {} if self.etcd is self.host else {"UNCLOUD_ETCD": f"http://{self.etcd.address}:2379"}
+        urls = self.etcd.urls if isinstance(self.etcd, Etcds) else f"http://{self.etcd.address}:2379"
+        where = {} if self.etcd is self.host else {"UNCLOUD_ETCD": urls}
         lines = [f'{key}="{value}"\n' for key, value in (DEFAULTS | where | variables).items() if value]
         self.host.push("".join(lines).encode(), "/etc/default/uncloud-host")
 

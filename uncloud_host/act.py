@@ -99,6 +99,7 @@ class Hands:
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         self.screens[vm.uuid] = address or ""
+        reason += "; it was taken over" if claim.replaces else ""
         self.teller.say(vm.uuid, f"starting: {reason}")
         self.teller.will_start(vm, reason)
         try:
@@ -158,8 +159,8 @@ class Hands:
         uuid, observed = action.uuid, self.units.get(action.uuid)
         self.teller.say(uuid, f"stopping: {reason}")
         invocation = self.units.invocation(uuid) or observed.invocation
-        if observed.state == State.RESTARTING:  # no program runs then, so no end will be recorded
-            self.teller.about(uuid, action.event, invocation, reason, invocation)
+        if observed.state == State.RESTARTING:  # no program runs then: this is the end of no run, and nobody records it
+            self.teller.about(uuid, action.event, invocation, reason)
         try:
             spool.write_intent(uuid, invocation, event, reason, revision)
         except OSError as error:

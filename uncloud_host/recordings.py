@@ -18,7 +18,7 @@ from uncloud_host.signs import Sign, signs
 
 FILE = b"events.json"
 LIMIT = 1 << 20  # bytes read at a time, and of a file that is there already
-_IN_MODIFY, _IN_CREATE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x2, 0x100, 0x4000, 0x8000
+_IN_MODIFY, _IN_CREATE, _IN_DELETE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x2, 0x100, 0x200, 0x4000, 0x8000
 _HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 
 
@@ -59,7 +59,7 @@ class Recordings:
         """Begin to follow a run, from its beginning: nothing is lost between two agents. It may be gone already."""
         with self._lock:
             path = names.runtime_directory(uuid).encode()
-            watch = self._libc.inotify_add_watch(self._inotify, path, _IN_MODIFY | _IN_CREATE)
+            watch = self._libc.inotify_add_watch(self._inotify, path, _IN_MODIFY | _IN_CREATE | _IN_DELETE)
             known = self._recordings.get(watch)
             if watch < 0 or (known and known.invocation == invocation):
                 return
@@ -84,7 +84,8 @@ class Recordings:
             watch, mask, _, length = _HEADER.unpack_from(data, at)
             name = data[at + _HEADER.size : at + _HEADER.size + length].rstrip(b"\0")
             at += _HEADER.size + length
-            if mask & _IN_IGNORED:  # the directory is gone, and with it the watch
+            # The run is over. Its directory is not gone, nor is the watch, as long as we have the file in it open.
+            if mask & _IN_IGNORED or (mask & _IN_DELETE and name == FILE):
                 if recording := self._recordings.pop(watch, None):
                     self._look(recording)
                     recording.close()

@@ -9,6 +9,7 @@ from system.world import World
 from waiting import eventually
 
 MANY = 12
+STOP = {"status": "TO_STOP"}
 
 
 def put_all(world: World, entries: dict[str, dict[str, object]]) -> None:
@@ -237,3 +238,24 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_stop_between_two_runs_is_the_end_of_neither(world: World) -> None:
+    """The storm: a run had two ends in the log, its crash, and the stop while systemd waited to start it again."""
+    uuid = world.vm()
+    world.shell(f"kill -9 {world.pid(uuid)}; etcdctl put /v1/vm/{uuid} '{json.dumps(world.entry(uuid) | STOP)}'")
+    world.wait_status(uuid, "STOP")
+    records = world.wait_events(uuid, "started", "killed", "stopped")
+    assert [record["invocation"] == records[0]["invocation"] for record in records] == [True, True, False]
+
+
+def test_runs_that_are_over_leave_no_descriptor_in_the_agent(world: World) -> None:
+    """The storm: each run's recorder stayed open, and so its directory was there and no watch told its end."""
+    uuid = world.vm()
+    for boots in (2, 3):
+        world.ask(uuid, status="TO_RESTART")
+        world.wait_boots(uuid, boots)
+    world.delete(uuid)
+    world.wait_gone(uuid)
+    held = "ls -l /proc/$(systemctl show -P MainPID uncloud-host)/fd | grep -c events.json"
+    eventually(lambda: world.shell(held, check=False) == "0\n", what=lambda: world.shell(held, check=False))

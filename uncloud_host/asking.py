@@ -62,8 +62,8 @@ def ask(arguments: Namespace, now: Snapshot) -> int:
     wish, outcomes = WISHES[arguments.command], []
     for uuid in uuids:
         outcomes.append(_ask(now, uuid, wish))
-        _say(arguments, outcomes[-1])
-    return _end(arguments, _wait(now, outcomes, wish, arguments) if arguments.wait else outcomes)
+        say(arguments, outcomes[-1])
+    return end(arguments, _wait(now, outcomes, wish, arguments) if arguments.wait else outcomes)
 
 
 def _ask(now: Snapshot, uuid: str, wish: Wish) -> Outcome:
@@ -102,10 +102,10 @@ def _problem(uuid: str, entry: KeyValue, status: Status) -> str:
 def _wait(now: Snapshot, outcomes: Sequence[Outcome], wish: Wish, arguments: Namespace) -> list[Outcome]:
     """Wait until each VM that was asked for has come to an end, and show the way there."""
     seconds = WAIT if arguments.timeout is None else arguments.timeout
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     found, said = {one.uuid: one for one in outcomes}, dict[str, str]()
     while waiting := [uuid for uuid, one in found.items() if one.result == "asked"]:
-        is_late, trouble = time.monotonic() >= end, None
+        is_late, trouble = time.monotonic() >= deadline, None
         try:
             now.look()
             for uuid in waiting:
@@ -115,9 +115,9 @@ def _wait(now: Snapshot, outcomes: Sequence[Outcome], wish: Wish, arguments: Nam
                 found[uuid] = judged(seen, wish) or (late if is_late else found[uuid])
                 if said.get(uuid) != stands:
                     said[uuid] = stands
-                    _say(arguments, replace(found[uuid], result="asked", text=stands))
+                    say(arguments, replace(found[uuid], result="asked", text=stands))
                 if found[uuid].result != "asked":
-                    _say(arguments, found[uuid])
+                    say(arguments, found[uuid])
         except (EtcdError, SystemdError) as error:  # it may come back: the wish is written, and VMs are not concerned
             trouble = error
         if is_late and trouble:
@@ -155,11 +155,11 @@ def confirm(arguments: Namespace, now: Snapshot) -> int:
     outcomes = [_confirm(now, uuid) for uuid in dict.fromkeys(named)]
     outcomes = outcomes or [Outcome(uuid, now.vm(uuid).name, "held", "is held") for uuid in held]
     for one in outcomes:
-        _say(arguments, one)
+        say(arguments, one)
     if not named:
         what = "name those that are really to go, or give --all" if held else "nothing is held on this host"
         print(what, file=sys.stderr)
-    return _end(arguments, outcomes)
+    return end(arguments, outcomes)
 
 
 def _confirm(now: Snapshot, uuid: str) -> Outcome:
@@ -172,14 +172,15 @@ def _confirm(now: Snapshot, uuid: str) -> Outcome:
     return Outcome(uuid, seen.name, "refused", "its claim keeps changing; try again")
 
 
-def _say(arguments: Namespace, one: Outcome) -> None:
+def say(arguments: Namespace, one: Outcome) -> None:
     """Print a line as soon as it is known; for programs the object at the end says it."""
     is_aside = arguments.json or not one.is_good
     line = clean(f"{'' if one.is_good else 'uncloud-host: '}{label(one.uuid, one.name)}: {one.text}")
     print(line, file=sys.stderr if is_aside else sys.stdout, flush=True)
 
 
-def _end(arguments: Namespace, outcomes: Sequence[Outcome]) -> int:
+def end(arguments: Namespace, outcomes: Sequence[Outcome]) -> int:
+    """Say all for programs; return the exit status."""
     is_good = all(one.is_good for one in outcomes)
     if arguments.json:
         show_json({"command": arguments.command, "ok": is_good, "vms": [asdict(one) for one in outcomes]})

@@ -1,4 +1,4 @@
-"""Ceph: the files with which QEMU opens rbd images, and who has an image open. The only module that runs `rbd`.
+"""Ceph: the files with which QEMU opens rbd images, and who has one open. The only module that runs `rbd` and `ceph`.
 
 QEMU gets a conf of our own, because Ceph's defaults make it hang for minutes when no monitor answers, and the key as
 text, because that is what a QEMU secret is. Both lie in /run and stay there, so that systemd can restart a VM when the
@@ -17,6 +17,9 @@ from uncloud_host.config import Ceph
 from uncloud_host.drives import CEPH_CONF, CEPH_KEY
 
 ANSWER = cephfiles.CONNECT + 5.0  # seconds; OSDs that are dead refuse nothing, they are silent
+# Seconds that a client stays refused: Ceph's own hour is shorter than a cable may be out. The address of a client is
+# never used again, so it may be long.
+BLOCKED = 30 * 86400
 _SILENT = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ENOTCONN)
 _DENIED = (errno.EPERM, errno.EACCES)
 
@@ -44,18 +47,42 @@ def watchers(access: Ceph, pool: str, namespace: str, image: str) -> list[str]:
 
     A client that died without a word is in the list for 30 s: Ceph's watch timeout.
     """
-    words = [
-        "rbd",
-        f"--conf={CEPH_CONF}",
-        f"--name=client.{access.user}",
-        f"--keyfile={CEPH_KEY}",
-        "status",
-        "--format=json",
-    ]
-    words += [f"--pool={pool}", *([f"--namespace={namespace}"] if namespace else []), f"--image={image}"]
+    told = _run(access, "rbd", "status", "--format=json", *_image(pool, namespace, image))
+    try:
+        found = json.loads(told)["watchers"]
+        return [f"{one['address'].rpartition(':')[0]} (client.{one['client']})" for one in found]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Problem(f"expected a list of watchers from rbd, got {told.strip()[:80]!r}") from None
+
+
+def clients(access: Ceph, pool: str, namespace: str, image: str) -> list[str]:
+    """List the addresses of those who have an image open, or its lock, like "10.0.0.7:0/3412". Raises as `watchers`.
+
+    The lock of a client that died stays until another one breaks it; an image without exclusive-lock has none.
+    """
+    words = _image(pool, namespace, image)
+    status = _run(access, "rbd", "status", "--format=json", *words)
+    locks = _run(access, "rbd", "lock", "ls", "--format=json", *words)
+    try:
+        found = [*json.loads(status)["watchers"], *json.loads(locks)]
+        return sorted({str(one["address"]) for one in found})
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise Problem(f"expected watchers and locks from rbd, got {status.strip()[:80]!r}, {locks!r:.80}") from None
+
+
+def block(access: Ceph, address: str) -> None:
+    """Have Ceph refuse a client from now on, whatever it still wants to write. Raises as `watchers`."""
+    _run(access, "ceph", "osd", "blocklist", "add", address, str(BLOCKED))
+
+
+def _image(pool: str, namespace: str, image: str) -> list[str]:
+    return [f"--pool={pool}", *([f"--namespace={namespace}"] if namespace else []), f"--image={image}"]
+
+
+def _run(access: Ceph, program: str, *words: str) -> str:
     try:
         done = subprocess.run(  # noqa: S603 - our words; the names are one word each
-            words,
+            [program, f"--conf={CEPH_CONF}", f"--name=client.{access.user}", f"--keyfile={CEPH_KEY}", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=ANSWER,
@@ -66,14 +93,10 @@ def watchers(access: Ceph, pool: str, namespace: str, image: str) -> list[str]:
     except subprocess.TimeoutExpired:
         raise Silent(f"no answer within {ANSWER:g} s") from None
     except OSError as error:
-        raise Problem(f"cannot run rbd, of the package ceph-common: {error.strerror}") from None
+        raise Problem(f"cannot run {program}, of the package ceph-common: {error.strerror}") from None
     if done.returncode:
         _raise(access, done.returncode, done.stderr)
-    try:
-        found = json.loads(done.stdout)["watchers"]
-        return [f"{one['address'].rpartition(':')[0]} (client.{one['client']})" for one in found]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise Problem(f"expected a list of watchers from rbd, got {done.stdout.strip()[:80]!r}") from None
+    return done.stdout
 
 
 def _raise(access: Ceph, status: int, said: str) -> None:

@@ -37,6 +37,11 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     confirm = _add(commands, "confirm", "end the hold on VMs whose entries are gone from etcd")
     confirm.add_argument("vms", metavar="VM", nargs="*", help=VM)
     confirm.add_argument("--all", action="store_true", help="all that are held on this host")
+    takeover = _add(commands, "takeover", "give the VMs of a host that is dead to another one")
+    takeover.add_argument("vms", metavar="VM", nargs="*", help=VM)
+    takeover.add_argument("--host", metavar="DEAD", help="all that this host has claimed")
+    takeover.add_argument("--to", metavar="HOST", help="who is to run them (this host)")
+    takeover.add_argument("--host-is-off", action="store_true", help="it runs nothing any more: you have looked")
     log = _add(commands, "log", "show what happened on this host")
     log.add_argument("vm", metavar="VM", nargs="?", help=f"{VM}, also of one that is gone")
     log.add_argument("--all", action="store_true", help="on all hosts")
@@ -121,7 +126,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import accounting, asking, attaching, auditing, following, looking, rendering, snapshot  # noqa: PLC0415
+    from uncloud_host import accounting, asking, attaching, auditing, following, looking, rendering, snapshot, taking  # noqa: PLC0415
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
@@ -129,6 +134,8 @@ def _command(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())
+        if arguments.command == "takeover":
+            return taking.take(arguments, snapshot.configured())
         if arguments.command == "audit":
             return auditing.run(arguments, snapshot.configured())
         return commands.get(arguments.command, asking.ask)(arguments, snapshot.Snapshot(snapshot.configured()))

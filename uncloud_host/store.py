@@ -141,6 +141,29 @@ class Store:
         key = self.claims + claim.uuid
         return self._etcd.txn([_as_read(key, claim.mod_revision)], [Put(key, confirmed)]).succeeded
 
+    def take_over(self, entry: KeyValue, claim: Claim, alive: Compare) -> bool:
+        """Give a VM and its claim to another host at once; False if anything is not as it was read.
+
+        `claim` is the new one, at the revision of the one that it replaces. Raises ValueError if the entry is no JSON.
+        """
+        key = self.claims + claim.uuid
+        unchanged = [_as_read(entry.key, entry.mod_revision), _as_read(key, claim.mod_revision), alive]
+        puts = [Put(entry.key, patched(entry.value, {"host": claim.host})), Put(key, _claim_value(claim))]
+        return self._etcd.txn(unchanged, puts).succeeded
+
+    def alive(self, host: str) -> tuple[Me | None, Compare]:
+        """Tell who shows signs of life under a host's name, and what to compare so that it stays so."""
+        key = self.hosts + host
+        _, (found,) = self._etcd.get(key)
+        unchanged = _as_read(key, found.mod_revision if found else 0)
+        if found is None:
+            return None, unchanged
+        try:
+            told = json.loads(found.value)
+            return Me(host, str(told["machine_id"]), str(told["boot_id"])), unchanged
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return Me(host, "", ""), unchanged
+
     def release(self, claim: Claim) -> bool:
         """Give up a claim; False if it is not the one that was read."""
         key = self.claims + claim.uuid

@@ -287,6 +287,28 @@ def test_it_moves_when_ceph_has_forgotten_a_qemu_that_was_killed(cluster: Cluste
     print(f"nobody ran it for {cluster.witness.gaps(uuid)[0]:.0f} s")
 
 
+def test_a_takeover_keeps_a_host_that_is_not_dead_from_writing(hosts: Cluster, ceph: Ceph) -> None:
+    """It has lost etcd only: its QEMU runs on, and Ceph takes nothing from it any more."""
+    hosts.mend()
+    here, there = hosts.worlds
+    uuid = vm(here, ceph)
+    (etcd,) = hosts.etcd.hosts
+    here.host.run("ip", "route", "add", "blackhole", etcd.address)
+    there.etcd.run("etcdctl", "del", f"/v1/host/{here.name}")  # as its lease does after a minute
+    done = there.host.run("uncloud-host", "takeover", uuid)
+    assert done.stdout == f"{uuid}: is vmhost2's now, and was vmhost1's\n"
+    there.wait_boots(uuid, 2)
+    here.type(uuid, "r")  # whoever boots writes
+    eventually(lambda: "BLOCK_IO_ERROR" in here.shell(f"cat /run/uncloud-vm/{uuid}/events.json"), within=SLOW)
+    assert ceph.boots(f"one/{uuid}") == 2
+    here.host.run("ip", "route", "delete", "blackhole", etcd.address)
+    hosts.wait_runs(uuid, there)
+    eventually(lambda: here.records(uuid, "stopped"), what=lambda: str(here.records(uuid)))
+    assert here.records(uuid, "stopped")[0]["reason"].startswith("it was taken over by vmhost2")
+    there.type(uuid, "r")
+    eventually(lambda: ceph.boots(f"one/{uuid}") == 3, within=SLOW, what="the new one writes")
+
+
 # The key
 
 

@@ -1,0 +1,85 @@
+"""The command `takeover`: the VMs of a dead host become another one's, by a person's word.
+
+What still runs there is fenced off from its rbd images. From anything else it cannot be: then somebody has to say that
+the host is off.
+"""
+
+import time
+import uuid as uuids
+from argparse import Namespace
+
+from uncloud_host import ceph, takeover, witness
+from uncloud_host.asking import ATTEMPTS, Outcome, end, say
+from uncloud_host.config import Ceph, Config
+from uncloud_host.facts import Me
+from uncloud_host.models import VM
+from uncloud_host.needs import Missing
+from uncloud_host.snapshot import Snapshot, Unknown, Wrong
+
+
+def take(arguments: Namespace, known: Config) -> int:
+    """Take over the VMs that are named, or all of a host."""
+    if bool(arguments.vms) == bool(arguments.host):
+        raise Wrong("expected either VMs or --host")
+    now = Snapshot(known)
+    name = arguments.to or now.me.host
+    to, _ = now.store.alive(name)
+    if to is None:
+        raise Wrong(f"--to: expected a host whose agent is alive; {name} shows no sign of life")
+    found = list(dict.fromkeys(map(now.find, arguments.vms))) if arguments.vms else _of(now, arguments.host, to)
+    outcomes = []
+    for uuid in found:
+        outcomes.append(_take(now, uuid, to, known.ceph, is_off=arguments.host_is_off))
+        say(arguments, outcomes[-1])
+    return end(arguments, outcomes)
+
+
+def _of(now: Snapshot, host: str, to: Me) -> list[str]:
+    """List what a dead host has claimed. Raises Wrong."""
+    alive, _ = now.store.alive(host)
+    claims = [claim for claim in now.store.all_claims() if claim.host == host and claim.machine_id != to.machine_id]
+    if alive and any(claim.machine_id == alive.machine_id for claim in claims):
+        raise Wrong(f"--host: expected a dead host; {host} has shown a sign of life within the last minute")
+    if not claims:
+        raise Unknown(f"--host: {host} has claimed no VM")
+    return [claim.uuid for claim in claims]
+
+
+def _take(now: Snapshot, uuid: str, to: Me, access: Ceph, *, is_off: bool) -> Outcome:
+    for _ in range(ATTEMPTS):
+        entry, claim = now.store.read(uuid)
+        seen = now.seen(uuid, entry, claim)
+        alive, unchanged = now.store.alive(claim.host if claim else to.host)
+        reason = takeover.refusal(seen.desired, claim, alive, to)
+        if not reason and isinstance(seen.desired, VM) and claim:
+            unfenced = _unfenced(seen.desired, access)
+            what = f"{claim.host} may still run it and cannot be kept from that ({'; '.join(unfenced)})"
+            reason = f"{what}; if that host is off, say so with --host-is-off" if unfenced and not is_off else ""
+        if reason or entry is None or claim is None:
+            return Outcome(uuid, seen.name, "refused", reason)
+        new = takeover.taken(claim, seen.desired, to, uuids.uuid4().hex, now=time.time())
+        if now.store.take_over(entry, new, unchanged):
+            return Outcome(uuid, seen.name, "done", f"is {to.host}'s now, and was {claim.host}'s")
+    return Outcome(uuid, seen.name, "refused", "its entry or its claim keeps changing; try again")
+
+
+def _unfenced(vm: VM, access: Ceph) -> list[str]:
+    """Have Ceph refuse whoever has a disk of a VM open; say what nobody is kept from so, and why."""
+    found = [
+        f"disks[{index}] is no rbd image"
+        for index, disk in enumerate(vm.entry.disks)
+        if not disk.rbd and not disk.is_readonly
+    ]
+    images = witness.disks(vm)
+    if not found and not images:
+        return ["it writes to no disk"]
+    try:
+        witness.prepare(vm, access)
+        for image in images:
+            known = ceph.clients(access, image.pool, image.namespace, image.image)
+            for address in known:
+                ceph.block(access, address)
+            found += [] if known else [f"{image}: nobody has it open or locked, as far as Ceph knows"]
+    except (Missing, ceph.Problem, ceph.Silent) as problem:
+        found.append(str(problem))
+    return found

@@ -88,8 +88,7 @@ class Agent:
         )
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
-        self._retries = Retries()
-        self._sweeper = Sweeper(self._systemd)
+        self._retries, self._sweeper = Retries(), Sweeper(self._systemd)
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._quiet: dict[str, tuple[int, Observed]] = {}  # nothing is to be done about these while they are so
@@ -226,6 +225,8 @@ class Agent:
                         logger.info("in step with etcd")
                         self._channels[0].look()  # the log
                         self._channels[-1].look()  # the runs
+                    if message.regressed:
+                        self._runs.repeat()
                     self._trust.synced(message)
         return names, uuids
 

@@ -69,7 +69,8 @@ class Mirror:
         self._applied = [0] * (1 + len(self._hints))  # by range: the revision up to which all is applied
         self._proved = 0  # all changes up to this revision had been sent to us
         self._watch: Watch | None = None
-        self._regressed = self._missed_hints = self._lost = self._in_step = False
+        self._regressed = self._missed_hints = self._in_step = False
+        self._lost = ""  # why we are out of step, as EtcdError has it, if that has been told
 
     def snapshot(self) -> dict[str, KeyValue]:
         """Return all kept entries, as of one revision."""
@@ -120,22 +121,23 @@ class Mirror:
                 logger.debug("no watch on %s: %s", self._prefix, error)
                 doubts = 1 if self._in_step else doubts + 1
                 if doubts > DOUBTS or error.problem == "denied":
-                    self._lose(str(error))
+                    self._lose(error)
             except EtcdError as error:
                 longest = WAIT_UNREACHABLE if error.problem == "unreachable" else WAIT
-                self._lose(str(error))
+                self._lose(error)
             if self._in_step and time.monotonic() - began > HEALTHY:
                 failures = 0
             failures = min(failures + 1, 10)
             self._stopping.wait(random.uniform(0, min(longest, 0.025 * 2**failures)))  # noqa: S311 - no secret
 
-    def _lose(self, reason: str) -> None:
-        if not self._lost and not self._stopping.is_set():
-            self._lost = True
-            self._told(Lost(reason))
+    def _lose(self, error: WatchError | EtcdError) -> None:
+        """Tell that we are out of step, and why; once more if that becomes another reason."""
+        if self._lost != error.problem and not self._stopping.is_set():
+            self._lost = error.problem
+            self._told(Lost(str(error)))
 
     def _sync(self, revision: int, *, relisted: bool) -> None:
-        regressed, self._regressed, self._lost, self._missed_hints = self._regressed, False, False, False
+        regressed, self._regressed, self._lost, self._missed_hints = self._regressed, False, "", False
         self._told(Synced(revision, relisted, regressed))
 
     def _session(self) -> None:

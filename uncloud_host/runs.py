@@ -1,8 +1,8 @@
 """The runs of VMs on this host: each a file until it has ended and its closed record is in etcd.
 
 runs/INVOCATION.json      the record, from the beginning of the run on
-told/runtime/INVOCATION   an empty file: its closed record is in etcd; so nobody makes another one
-told/runtime/....open     the same of its open record
+told/runtime/INVOCATION   the same file, when its closed record is in etcd: so nobody makes another one
+told/runtime/....open     an empty file: its open record is in etcd
 awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
 The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.
@@ -47,6 +47,7 @@ class Runs:
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
+        self._must_repeat = False
         self.channel = Channel("runtime", self._tell, EtcdError)
 
     def began(self, uuid: str, seen: Observed) -> None:
@@ -118,8 +119,19 @@ class Runs:
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 
+    def repeat(self) -> None:
+        """Write all of the last week once more: etcd's history is not the one in which that was written."""
+        self._must_repeat = True
+        self.channel.look()
+
     def _tell(self) -> None:
         """Write what etcd does not know yet; forget there what is old."""
+        if self._must_repeat:
+            told = [run for path in sorted(self._told.iterdir()) if path.stat().st_size and (run := _read(path))]
+            for start in range(0, len(told), BATCH):
+                self._store.write_runs(told[start : start + BATCH])
+            self._open_in_etcd.clear()
+            self._must_repeat = False
         while waiting := self.pending()[:BATCH]:
             self._store.write_runs(waiting)
             self.told(waiting)
@@ -137,9 +149,11 @@ class Runs:
                 mark.touch(mode=0o600)
                 self._open_in_etcd.add(run.invocation)
                 continue
-            (self._told / run.invocation).touch(mode=0o600)
+            try:
+                self._path(run.invocation).rename(self._told / run.invocation)
+            except FileNotFoundError:  # the disk was full
+                (self._told / run.invocation).touch(mode=0o600)
             mark.unlink(missing_ok=True)
-            self._path(run.invocation).unlink(missing_ok=True)
             self._open_in_etcd.discard(run.invocation)
             del self._runs[run.invocation]
 

@@ -35,7 +35,8 @@ class Trust:
 
     def lost(self) -> None:
         """Hear that we are out of step."""
-        self.in_step, self._lost = False, time.monotonic()
+        self._lost = time.monotonic() if self.in_step else self._lost
+        self.in_step = False
 
     def synced(self, told: news.Synced) -> None:
         """Hear that we are in step (again)."""

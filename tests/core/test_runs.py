@@ -79,6 +79,21 @@ def test_an_end_that_is_told_again_makes_no_second_record(tmp_path: Path) -> Non
     assert list(tmp_path.glob("runs/*.json")) == []
 
 
+def test_what_was_told_is_kept_for_an_etcd_that_loses_it(tmp_path: Path) -> None:
+    """See faults/test_storm, which restores backups: there an open record would be open for ever."""
+    runs = agent(tmp_path)
+    over(runs, killed("i1"))
+    (closed,) = runs.pending()
+    runs.told([closed])
+    etcd = Etcd()
+    again = Runs(Me("vmhost1", "m1", BOOT), etcd, lambda: BOOTED, tmp_path)  # type: ignore[arg-type]
+    again._tell()
+    assert etcd.written == []
+    again.repeat()
+    again._tell()
+    assert etcd.written == [closed]
+
+
 def test_a_record_that_is_closed_while_it_is_written_open_is_written_again(tmp_path: Path) -> None:
     runs = agent(tmp_path)
     runs.began(UUID, running("i1"))

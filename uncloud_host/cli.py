@@ -42,6 +42,11 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     takeover.add_argument("--host", metavar="DEAD", help="all that this host has claimed")
     takeover.add_argument("--to", metavar="HOST", help="who is to run them (this host)")
     takeover.add_argument("--host-is-off", action="store_true", help="it runs nothing any more: you have looked")
+    role = _add(commands, "etcd-role", "print the commands that allow a host in etcd what it needs", json=False)
+    role.add_argument("host", metavar="HOST", type=_host, help="its name, as entries have it")
+    role.add_argument(
+        "--password-file", metavar="FILE", default="", help="a user with this password; else a certificate"
+    )
     log = _add(commands, "log", "show what happened on this host")
     log.add_argument("vm", metavar="VM", nargs="?", help=f"{VM}, also of one that is gone")
     log.add_argument("--all", action="store_true", help="on all hosts")
@@ -96,6 +101,12 @@ def _add(commands: "argparse._SubParsersAction[Parser]", name: str, does: str, *
     return parser
 
 
+def _host(text: str) -> str:
+    if not text or "/" in text or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError(f"expected the name of a host, got {text!r}")
+    return text
+
+
 def _seconds(text: str) -> float:
     return _number(text, "a number of seconds")
 
@@ -126,7 +137,18 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return checking.validate(arguments) if arguments.command == "validate" else checking.schema(arguments)
     # Imported here: etcd3 alone costs 170 ms and 39 MiB, which --help need not pay.
-    from uncloud_host import accounting, asking, attaching, auditing, following, looking, rendering, snapshot, taking  # noqa: PLC0415
+    from uncloud_host import (  # noqa: PLC0415
+        accounting,
+        asking,
+        attaching,
+        auditing,
+        following,
+        looking,
+        rendering,
+        roles,
+        snapshot,
+        taking,
+    )
     from uncloud_host.events import clean  # noqa: PLC0415
 
     commands = {"ls": looking.ls, "show": looking.show, "plan": looking.plan, "confirm": asking.confirm}
@@ -134,6 +156,10 @@ def _command(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "render":
             return rendering.render(arguments, snapshot.configured())
+        if arguments.command == "etcd-role":
+            prefix = snapshot.configured().prefix
+            print(*roles.commands(arguments.host, prefix, arguments.password_file), sep="\n")
+            return 0
         if arguments.command == "takeover":
             return taking.take(arguments, snapshot.configured())
         if arguments.command == "audit":

@@ -149,8 +149,7 @@ def _etcd(known: _Variables) -> Access:
         raise ConfigError("UNCLOUD_ETCD_USER and UNCLOUD_ETCD_PASSWORD_FILE: expected both or none")
     if bool(files[1]) != bool(files[2]):
         raise ConfigError("UNCLOUD_ETCD_CERT and UNCLOUD_ETCD_KEY: expected both or none")
-    secret = Path(password).read_text(errors="surrogateescape").rstrip("\n") if password else None
-    return Access(endpoints, files[0] or None, files[1] or None, files[2] or None, user or None, secret)
+    return Access(endpoints, files[0] or None, files[1] or None, files[2] or None, user or None, password or None)
 
 
 def _mail(known: _Variables, host: str) -> Mail:

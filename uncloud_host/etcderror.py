@@ -61,7 +61,7 @@ class Access:
     cert: str | None = None
     key: str | None = None
     user: str | None = None
-    password: str | None = None
+    password_file: str | None = None
 
 
 class EtcdError(Exception):

@@ -1,6 +1,7 @@
 """One connection to one endpoint of etcd: made, found to be alive, and authenticated."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -64,7 +65,8 @@ def authenticate(client: Any, access: Access, *, timeout: float) -> tuple[tuple[
     """Return a new token as metadata: as call credentials grpcio refuses it without TLS."""
     if access.user is None:
         return ()
-    request = pb.AuthenticateRequest(name=access.user, password=access.password or "")
+    # Read each time, as certificates are: a changed password needs no restart.
+    request = pb.AuthenticateRequest(name=access.user, password=_password(access))
     try:
         token = pb.AuthStub(client.channel).Authenticate(request, timeout=timeout).token
     except grpc.RpcError as error:
@@ -72,6 +74,15 @@ def authenticate(client: Any, access: Access, *, timeout: float) -> tuple[tuple[
             return ()
         raise
     return (("token", token),)
+
+
+def _password(access: Access) -> str:
+    try:
+        return Path(access.password_file or "/dev/null").read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "expected UTF-8"
+        msg = f"etcd: cannot read the password in {access.password_file}: {why}"
+        raise EtcdError(msg, "setup") from None
 
 
 def _ping(client: Any) -> None:

@@ -134,7 +134,7 @@ class Etcd:
 
     def connect(self, **how: Any) -> Connection:
         """Return a new connection."""
-        fields = {name: getattr(self.access, name) for name in ("ca", "cert", "key", "user", "password")}
+        fields = {name: getattr(self.access, name) for name in ("ca", "cert", "key", "user", "password_file")}
         return Connection(Access(endpoints=(self.endpoint,), **{**fields, **how}), timeout=3.0)
 
 

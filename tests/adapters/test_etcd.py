@@ -294,9 +294,17 @@ def guarded(new_etcd: Callable[..., object]) -> object:
     return etcd
 
 
+@pytest.fixture
+def secret(tmp_path: Path) -> str:
+    """The file with the password of `agent`."""
+    file = tmp_path / "password"
+    file.write_text("password\n")
+    return str(file)
+
+
 class TestPasswords:
-    def test_a_user_may_do_what_is_granted_and_is_told_what_is_not(self, guarded):
-        connection = guarded.connect(user="agent", password="password")
+    def test_a_user_may_do_what_is_granted_and_is_told_what_is_not(self, guarded, secret):
+        connection = guarded.connect(user="agent", password_file=secret)
         assert connection.get("/v1/vm/a")[1] == [None]
         assert put(connection, "/v1/log/x", b"")
         with pytest.raises(EtcdError, match=r"permission denied on /v1/vm/a$") as caught:
@@ -304,20 +312,36 @@ class TestPasswords:
         assert caught.value.problem == "denied"
         connection.close()
 
-    def test_a_wrong_password_and_no_password_are_told(self, guarded):
-        assert "wrong user name or password" in complaint(Access((guarded.endpoint,), user="agent", password="no"))
+    def test_a_wrong_password_and_no_password_are_told(self, guarded, tmp_path):
+        wrong = tmp_path / "wrong"
+        access = Access((guarded.endpoint,), user="agent", password_file=str(wrong))
+        assert complaint(access).endswith(f"cannot read the password in {wrong}: No such file or directory")
+        wrong.write_text("no")
+        assert "wrong user name or password" in complaint(access)
         assert "asks for a user name and password" in complaint(Access((guarded.endpoint,)))
 
-    def test_an_expired_token_is_renewed(self, guarded):
-        connection = guarded.connect(user="agent", password="password")
+    def test_a_changed_password_is_read_from_the_file(self, guarded, secret):
+        connection = guarded.connect(user="agent", password_file=secret)
+        put(connection, "/v1/log/x", b"")
+        guarded.ctl("--user=root:secret", "user", "delete", "agent")
+        guarded.ctl("--user=root:secret", "user", "add", "agent:another")
+        guarded.ctl("--user=root:secret", "user", "grant-role", "agent", "host")
+        with pytest.raises(EtcdError, match="wrong user name or password"):
+            put(connection, "/v1/log/x", b"")
+        Path(secret).write_text("another\n")
+        assert put(connection, "/v1/log/x", b"")
+        connection.close()
+
+    def test_an_expired_token_is_renewed(self, guarded, secret):
+        connection = guarded.connect(user="agent", password_file=secret)
         put(connection, "/v1/log/x", b"")
         until = time.monotonic() + 3.5  # a token lives for 2 s after its last use, and etcd looks each second
         eventually(lambda: time.monotonic() > until)
         assert put(connection, "/v1/log/x", b"")
         connection.close()
 
-    def test_a_token_forgotten_by_a_restart_or_outdated_by_a_new_role_is_renewed(self, guarded):
-        connection = guarded.connect(user="agent", password="password")
+    def test_a_token_forgotten_by_a_restart_or_outdated_by_a_new_role_is_renewed(self, guarded, secret):
+        connection = guarded.connect(user="agent", password_file=secret)
         put(connection, "/v1/log/x", b"")
         guarded.kill()
         guarded.start()
@@ -326,8 +350,8 @@ class TestPasswords:
         assert put(connection, "/v1/log/x", b"")
         connection.close()
 
-    def test_a_password_is_no_obstacle_where_none_is_asked(self, etcd):
-        connection = etcd.connect(user="agent", password="password")
+    def test_a_password_is_no_obstacle_where_none_is_asked(self, etcd, secret):
+        connection = etcd.connect(user="agent", password_file=secret)
         assert put(connection, "/k", b"")
         connection.close()
 

@@ -70,7 +70,7 @@ def test_a_user_needs_a_password_and_a_certificate_a_key(tmp_path) -> None:
     for half in ({"UNCLOUD_ETCD_USER": "host1"}, {"UNCLOUD_ETCD_CERT": file}):
         with pytest.raises(config.ConfigError, match="expected both or none"):
             config.read(half)
-    assert config.read({"UNCLOUD_ETCD_USER": "h", "UNCLOUD_ETCD_PASSWORD_FILE": file}).etcd.password == "secret"
+    assert config.read({"UNCLOUD_ETCD_USER": "h", "UNCLOUD_ETCD_PASSWORD_FILE": file}).etcd.password_file == file
 
 
 @pytest.mark.parametrize(

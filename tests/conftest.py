@@ -1,7 +1,7 @@
 """Hosts with the installed package. One for all the tests of a file; those that break hosts make their own."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,6 +12,12 @@ from system.cluster import Cluster
 from system.world import World
 
 SOURCE = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """See faults/test_storm.py."""
+    parser.addoption("--minutes", type=float, help="how long the storm rages")
+    parser.addoption("--seed", type=int, help="what chooses who asks for what, and what fails when")
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +65,10 @@ def new_cluster(lab: Lab, package: Path) -> Iterator[Callable[..., Cluster]]:
     """Makes VM hosts that share an etcd, with a witness; for all tests of a file."""
     with ExitStack() as clusters:
 
-        def make(**variables: str) -> Cluster:
-            cluster = Cluster(lab)
+        def make(
+            names: Sequence[str] = ("vmhost1", "vmhost2"), members: Sequence[str] = ("etcd1",), **variables: str
+        ) -> Cluster:
+            cluster = Cluster(lab, names, members)
             clusters.callback(cluster.destroy)
             clusters.enter_context(cluster.witness)
             cluster.install(package, **variables)

@@ -162,6 +162,11 @@ class Host:
         if self.process:
             self._cable("down")
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether its cable is out."""
+        return bool(self._read()["cut"])
+
     def heal(self) -> None:
         """Plug the cable in again."""
         self._write(cut=False)

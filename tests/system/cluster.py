@@ -1,4 +1,4 @@
-"""Several VM hosts with one etcd, which is on a host of its own: so that any VM host may be lost."""
+"""Several VM hosts with one etcd, which is on hosts of its own: so that any VM host may be lost."""
 
 import uuid as uuids
 from collections.abc import Sequence
@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from lab import Lab
+from system.etcds import Etcds
 from system.witness import Witness
 from system.world import IMAGES, World
 from waiting import eventually
 
-ETCD = 'ETCD_LISTEN_CLIENT_URLS="http://0.0.0.0:2379"\nETCD_ADVERTISE_CLIENT_URLS="http://{address}:2379"\n'
 COUNTER = slice(512, 514)  # where the tiny guest counts its boots, on its disk
 
 
 class Cluster:
     """VM hosts, their etcd, and a witness of everything that runs on them."""
 
-    def __init__(self, lab: Lab, names: Sequence[str] = ("vmhost1", "vmhost2")) -> None:
-        self.etcd = lab.host("etcd1")
+    def __init__(
+        self, lab: Lab, names: Sequence[str] = ("vmhost1", "vmhost2"), members: Sequence[str] = ("etcd1",)
+    ) -> None:
+        self.etcd = Etcds(lab, members)
         self.worlds = [World(lab.host(name), self.etcd) for name in names]
         self.witness = Witness(lab)
 
     def install(self, package: Path, **variables: str) -> None:
         """Set up all hosts, as an administrator would."""
-        self.etcd.boot()
-        self.etcd.push(ETCD.format(address=self.etcd.address), "/etc/default/etcd")
-        self.etcd.run("systemctl", "enable", "--quiet", "--now", "etcd.service")
+        self.etcd.install()
 
         def install(world: World) -> None:
             world.host.boot()
@@ -37,8 +37,9 @@ class Cluster:
             list(together.map(install, self.worlds))
 
     def destroy(self) -> None:
-        for host in (self.etcd, *(world.host for world in self.worlds)):
-            host.destroy()
+        for world in self.worlds:
+            world.host.destroy()
+        self.etcd.destroy()
 
     def mend(self) -> None:
         """Put right whatever a test broke: power, cables, agents."""

@@ -11,6 +11,7 @@ from lab import Host, Lab
 from waiting import eventually
 
 ALL = "http://0.0.0.0"
+QUOTA = 48  # MiB: it can be filled within a second or two
 
 
 class Etcds:
@@ -27,9 +28,17 @@ class Etcds:
         """All members, as UNCLOUD_ETCD and etcdctl want them told."""
         return " ".join(f"http://{host.address}:2379" for host in self.hosts)
 
+    @property
+    def members(self) -> str:
+        """All members, as they know each other."""
+        return ",".join(f"{host.name}={self.peer(host)}" for host in self.hosts)
+
+    def peer(self, host: Host) -> str:
+        """Where the other members reach one."""
+        return f"http://{host.address}:2380"
+
     def install(self, **variables: str) -> None:
         """Boot the hosts and start their etcds, which are one; `variables` are more of etcd's, like ETCD_QUOTA_..."""
-        members = ",".join(f"{host.name}={_peer(host)}" for host in self.hosts)
 
         def start(host: Host) -> None:
             host.boot()
@@ -38,8 +47,9 @@ class Etcds:
                 "ETCD_LISTEN_CLIENT_URLS": f"{ALL}:2379",
                 "ETCD_ADVERTISE_CLIENT_URLS": f"http://{host.address}:2379",
                 "ETCD_LISTEN_PEER_URLS": f"{ALL}:2380",
-                "ETCD_INITIAL_ADVERTISE_PEER_URLS": _peer(host),
-                "ETCD_INITIAL_CLUSTER": members,
+                "ETCD_INITIAL_ADVERTISE_PEER_URLS": self.peer(host),
+                "ETCD_INITIAL_CLUSTER": self.members,
+                "ETCD_QUOTA_BACKEND_BYTES": str(QUOTA * 2**20),
             }
             lines = [f'{name}="{value}"\n' for name, value in (known | variables).items()]
             host.push("".join(lines), "/etc/default/etcd")
@@ -54,9 +64,12 @@ class Etcds:
         self._together(Host.destroy)
 
     def run(self, *command: str, **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command, etcdctl that is, on a host that is on; it asks whichever member answers."""
-        host = next(host for host in self.hosts if host.process)
-        return host.run("env", f"ETCDCTL_ENDPOINTS={self.urls.replace(' ', ',')}", *command, **how)
+        """Run a command, etcdctl that is, on a host that is on and has its cable; it asks whichever member answers."""
+        return self._desk().run(*self._asking(), *command, **how)
+
+    def popen(self, *command: str, **how: Any) -> "subprocess.Popen[str]":
+        """Start a command, as `run` does, and return at once."""
+        return self._desk().popen(*self._asking(), *command, **how)
 
     def well(self) -> list[Host]:
         """The members that answer and know a leader: each is asked by itself."""
@@ -101,6 +114,12 @@ class Etcds:
         self._together(mend)
         self.wait_well()
 
+    def _desk(self) -> Host:
+        return next(host for host in self.hosts if host.process and not host.is_cut)
+
+    def _asking(self) -> list[str]:
+        return ["env", f"ETCDCTL_ENDPOINTS={self.urls.replace(' ', ',')}"]
+
     def _leader(self) -> Host | None:
         for host in self.hosts:
             if host.process and (told := _does(host, "etcdctl", "endpoint", "status", "--write-out=json")):
@@ -112,10 +131,6 @@ class Etcds:
     def _together(self, do: Callable[[Host], None]) -> None:
         with ThreadPoolExecutor() as together:
             list(together.map(do, self.hosts))
-
-
-def _peer(host: Host) -> str:
-    return f"http://{host.address}:2380"
 
 
 def _does(host: Host, *command: str) -> str:

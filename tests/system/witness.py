@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,12 @@ class Run:
     uuid: str
     host: str
     invocation: str  # which run that is, for systemd and in our records
+    revision: int  # the entry's mod_revision that it was started by
     process: Process
     first: float
     last: float
     gone: float | None = None
+    seen: datetime = field(default_factory=lambda: datetime.now(UTC))  # `first` by the wall clock
 
     def __str__(self) -> str:
         end = "now" if self.gone is None else f"{self.last:.3f}"
@@ -127,8 +130,9 @@ class Witness:
             return
         environment = dict(word.partition(b"=")[::2] for word in _words(pid, "environ"))
         uuid, invocation = argv[argv.index(b"-uuid") + 1], environment.get(b"INVOCATION_ID", b"")
+        revision = int(environment.get(b"UNCLOUD_REVISION", b"0"))
         now = time.monotonic()
-        self._runs.append(Run(uuid.decode(), host, invocation.decode(), process, now, now))
+        self._runs.append(Run(uuid.decode(), host, invocation.decode(), revision, process, now, now))
         self._others.pop(pid, None)
 
     def _host(self, pid: int) -> str:

@@ -1,0 +1,48 @@
+"""Everything at once: users who ask for this and that, and faults of all that VMs depend on, for minutes or hours.
+
+`tests/run faults --minutes 20 --seed N` runs only this, for so long, and prints what was done. A seed gives the same
+choices in the same order; how they meet depends on the machine.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from faults import disasters
+from faults.storm import SETTLED, Storm, stormy
+from system.cluster import Cluster
+
+ROUND = 60  # seconds of a storm, before everything is looked at
+EVERY = 4  # storms
+DISASTERS = {1: disasters.restore, 3: disasters.wipe}
+FIXED = 1  # the seed that is always tried, and then one that nobody knows
+
+
+@pytest.fixture(scope="module")
+def storm(new_cluster: Callable[..., Cluster]) -> Iterator[Storm]:
+    names, members = ["vmhost1", "vmhost2", "vmhost3"], ["etcd1", "etcd2", "etcd3"]
+    variables = {"UNCLOUD_RESTART_LIMIT": "10000", "UNCLOUD_STOP_TIMEOUT": "5"}
+    cluster = new_cluster(names=names, members=members, **variables)
+    with stormy(cluster) as made:
+        yield made
+
+
+def test_nothing_is_lost_and_nothing_runs_twice(storm: Storm, request: pytest.FixtureRequest) -> None:
+    minutes, seed = request.config.getoption("--minutes"), request.config.getoption("--seed")
+    end = time.monotonic() + 60 * (minutes or 0)
+    for number in [FIXED, secrets.randbelow(10**6)] if seed is None else count(seed):
+        print(f"SEED={number}", flush=True)
+        disasters.back_up(storm)
+        storm.rage(number, ROUND)
+        storm.wait_settled()
+        if disaster := DISASTERS.get(number % EVERY):
+            disaster(storm)
+            storm.wait_settled(SETTLED + disasters.RESERVE)
+            disasters.wait_over(storm)
+            storm.tally.faults[f"etcd: {disaster.__name__}"] += 1
+        if seed is not None and time.monotonic() > end:
+            break
+    print(storm.tally)

@@ -114,7 +114,7 @@ class Spool:
         """Where etcd's history stood when this host last agreed with it; None if that is not known."""
         try:
             return Position(**{key: int(value) for key, value in json.loads(_head(self._position)).items()})
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None
 
     def remember(self, position: Position, *, backwards: bool) -> None:

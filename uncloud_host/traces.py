@@ -5,6 +5,7 @@ the recorder, too, which is started in it. The messages are systemd's catalog (j
 invocation that it is about, also where RestartMode=direct restarts a unit (257).
 """
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,14 +58,20 @@ def _runs(uuid: str, records: Sequence[Record]) -> tuple[dict[str, End], set[str
                 runs[invocation] = replace(run, result=str(record.get("UNIT_RESULT", "")), ended=ended)
                 over.add(invocation)
             case kind if kind == RESTART:
-                restarts = int(str(record.get("N_RESTARTS", 0)))
+                restarts = _whole(record, "N_RESTARTS")
             case _ if "on client request" in str(record.get("MESSAGE", "")) and invocation in runs:
                 runs[invocation] = replace(run, said="by systemctl kill")
     return runs, over
 
 
 def _time(record: Record) -> float:
-    return int(str(record.get("_SOURCE_REALTIME_TIMESTAMP", 0))) / 1e6
+    return _whole(record, "_SOURCE_REALTIME_TIMESTAMP") / 1e6
+
+
+def _whole(record: Record, name: str) -> int:
+    """A number; 0 if it is none: journalctl gives null for what is too long, and a list for what stands twice."""
+    found = str(record.get(name, ""))
+    return int(found) if re.fullmatch("[0-9]{1,18}", found) else 0
 
 
 def exit_status(code: str, status: str) -> str:

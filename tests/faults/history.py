@@ -76,16 +76,17 @@ class History:
                 before = change.value
         return found
 
-    def asked(self, run: Run) -> list[Change]:
+    def asked(self, run: Run, began: float) -> list[Change]:
         """What was asked for, after a run was started, that ends it: by whom does not matter, `wrongs` sees to that.
 
+        began: when its unit was started, which systemd may have done again and again since, by the same revision.
         When a user believes to have written does not tell: what a member got and never acknowledged, because its cable
         was out, it may take when the cable is in again.
         """
         return [
             change for change in list(self.changes)
             if change.uuid == run.uuid
-            and (change.revision > run.revision or run.first < self.since)
+            and (change.revision > run.revision or began < self.since)
             and _ends(change.value, run.host)
         ]  # fmt: skip
 

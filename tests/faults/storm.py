@@ -148,7 +148,11 @@ class Storm:
         return bool(world.host.run(*words, check=False).stdout)
 
     def _is_explained(self, run: Run) -> bool:
-        return any(cause.explains(run) for cause in self.causes) or bool(self.history.asked(run))
+        same = [
+            one for one in self.cluster.witness.runs(run.uuid) if (one.host, one.revision) == (run.host, run.revision)
+        ]
+        asked = self.history.asked(run, min(one.first for one in same))
+        return bool(asked) or any(cause.explains(run) for cause in self.causes)
 
     def report(self, wrong: list[str]) -> str:
         """For the reader of a failed test."""

@@ -114,7 +114,7 @@ class Spool:
         """Where etcd's history stood when this host last agreed with it; None if that is not known."""
         try:
             return Position(**{key: int(value) for key, value in json.loads(_head(self._position)).items()})
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
     def remember(self, position: Position, *, backwards: bool) -> None:
@@ -139,7 +139,7 @@ class Spool:
                 **texts, event=Name(found["event"]), time=datetime.fromisoformat(found["time"]), trail=found["trail"]
             )
             return Spooled(int(found["ns"]), event, quiet=found.get("quiet") is True)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
 

@@ -319,7 +319,9 @@ def test_a_backlog_larger_than_one_message_is_caught_up_with(follow, etcd):
     assert len(it.mirror.snapshot()) == 40, "all is there when it is told that the mirror is in step"
 
 
-def test_a_missing_permission_is_named_once_and_healed_by_granting_it(follow, etcd):
+def test_a_missing_permission_is_named_once_and_healed_by_granting_it(follow, etcd, tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("password")
     etcd.ctl("user", "add", "root:secret")
     etcd.ctl("user", "grant-role", "root", "root")
     etcd.ctl("user", "add", "agent:password")
@@ -330,7 +332,7 @@ def test_a_missing_permission_is_named_once_and_healed_by_granting_it(follow, et
     class AsAgent:
         @staticmethod
         def connect() -> Connection:
-            return etcd.connect(user="agent", password="password")
+            return etcd.connect(user="agent", password_file=str(secret))
 
     it = follow(AsAgent)
     eventually(lambda: it.of(Lost))

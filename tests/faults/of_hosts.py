@@ -115,7 +115,7 @@ def the_agent_is_killed(sky: Sky, chance: random.Random) -> Iterator[str]:
 
 @contextmanager
 def the_agent_is_frozen(sky: Sky, chance: random.Random) -> Iterator[str]:
-    """Not beyond its watchdog, which is 75 seconds; see test_restarts for that."""
+    """Not for as long as its watchdog waits, 75 seconds; see system/test_agent_restarts for that."""
     with _is_on(sky, chance.choice(sky.cluster.worlds)) as world:
         world.shell(f"{AGENT} kill -STOP $pid", check=False)
         yield world.name

@@ -115,3 +115,15 @@ def test_another_name_for_a_host_with_running_vms(new_world) -> None:
     eventually(lambda: world.host.run("systemctl", "is-failed", "uncloud-host", check=False).stdout == "failed\n")
     assert [line for line in world.agent_lines() if line.startswith("UNCLOUD_HOST_NAME: this host is renamed now")]
     assert world.pid(uuid) == pid
+
+
+def test_one_that_hangs_is_restarted_by_its_watchdog(world: World) -> None:
+    """Frozen, as when it waits for a disk that does not answer; systemd waits WatchdogSec=, 75 seconds."""
+    uuid = world.vm()
+    pid, agent = world.pid(uuid), world.shell("systemctl show -P MainPID uncloud-host").strip()
+    world.shell(f"kill -STOP {agent}")
+    another = world.new()
+    world.wait_status(another, "RUNNING", within=150)
+    assert world.shell("systemctl show -P MainPID uncloud-host").strip() != agent
+    assert world.pid(uuid) == pid
+    world.wait_events(uuid, "started")

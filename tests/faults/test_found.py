@@ -257,5 +257,5 @@ def test_runs_that_are_over_leave_no_descriptor_in_the_agent(world: World) -> No
         world.wait_boots(uuid, boots)
     world.delete(uuid)
     world.wait_gone(uuid)
-    held = "ls -l /proc/$(systemctl show -P MainPID uncloud-host)/fd | grep -c events.json"
+    held = f"ls -l /proc/$(systemctl show -P MainPID uncloud-host)/fd | grep -c {uuid}/events.json"
     eventually(lambda: world.shell(held, check=False) == "0\n", what=lambda: world.shell(held, check=False))

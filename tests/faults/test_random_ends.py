@@ -147,6 +147,8 @@ def is_all_told(crowd: Crowd) -> None:
     eventually(lambda: told(OVER) == Counter(over), within=120, what=lambda: difference(told(OVER), over, records()))
     assert told(BEGINNINGS) == Counter(begun), difference(told(BEGINNINGS), begun, records())
     ids = {record["id"] for record in records()}
+    assert [record for record in records() if record["event"] not in OVER | BEGINNINGS] == []
+    assert told(OVER) == Counter(over), difference(told(OVER), over, records())  # still
     assert len(ids) == len(records()) == len(begun) + len(over)
     runs = [run for uuid in crowd.uuids for run in world.runs(uuid)]
     assert Counter(run["invocation"] for run in runs) == Counter(begun)

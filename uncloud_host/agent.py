@@ -27,7 +27,7 @@ from uncloud_host.exporting import Exporter
 from uncloud_host.facts import Desired, Invalid, Observed
 from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
 from uncloud_host.models import VM
-from uncloud_host.observe import ABSENT, Units
+from uncloud_host.observe import Units
 from uncloud_host.presence import Presence
 from uncloud_host.recordings import Recordings
 from uncloud_host.resolving import Resolver
@@ -143,11 +143,8 @@ class Agent:
             if is_gone and not self._systemd.is_stopping():
                 self._teller.stopped_between(uuid, old.invocation)
         # A run's record is on disk before its unit changes its state: so the units are read first.
-        self._unfinished |= self._ends.tell()
-        for uuid in self._teller.recalled() - changed.keys():
-            self._teller.unrecorded(uuid, ABSENT, self._units.get(uuid))
-        for uuid, (old, new) in changed.items():
-            self._teller.unrecorded(uuid, old, new)
+        self._unfinished |= self._ends.tell(changed)
+        for uuid, (_, new) in changed.items():
             self._teller.began(uuid, new)
             if new.state == State.RUNNING:
                 self._recordings.follow(uuid, new.invocation)

@@ -6,7 +6,7 @@ before an agent died, still becomes STOP.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,8 @@ from uncloud_host.act import Hands
 from uncloud_host.claims import Claims
 from uncloud_host.desired import Entries
 from uncloud_host.endings import End
+from uncloud_host.facts import Observed
+from uncloud_host.observe import ABSENT
 from uncloud_host.spool import Spool
 from uncloud_host.telling import Teller
 from uncloud_host.unit import State
@@ -34,8 +36,33 @@ class Ends:
         self._waiting: dict[str, list[tuple[Path, End]]] = {}
         self._many: list[End] = []  # lately
 
-    def tell(self) -> set[str]:
-        """Tell all that are there; return the VMs for which one may have to be written into the entry."""
+    def tell(self, changed: Mapping[str, tuple[Observed, Observed]]) -> set[str]:
+        """Tell all that are new; return the VMs for which one may have to be written into the entry.
+
+        changed: units, as they were and as they are.
+        """
+        self._tell_recorded()
+        recalled = {uuid: (ABSENT, self._hands.units.get(uuid)) for uuid in self._teller.recalled()}
+        unrecorded = [
+            end for uuid, seen in (recalled | dict(changed)).items() for end in self._teller.missed(uuid, *seen)
+        ]
+        for end in unrecorded:
+            self._record(end)
+        if unrecorded:
+            self._tell_recorded()
+        return set(self._waiting)
+
+    def _record(self, end: End) -> None:
+        """Write down what its recorder did not, if it means something for the entry; else tell it at once."""
+        try:
+            if reconcile.has_consequences(end):
+                spool.write_end(end)
+                return
+        except OSError as error:
+            logger.warning("the end of VM %s cannot be written down: %s", end.vm, error)
+        self._teller.over(end)
+
+    def _tell_recorded(self) -> None:
         self._waiting = {}
         for path, recorded in self._recorded():
             if recorded is None:
@@ -50,7 +77,6 @@ class Ends:
                 _remove(path)
                 spool.remove_intent(end.vm, end.invocation)
         self._teller.went_down()
-        return set(self._waiting)
 
     def _recorded(self) -> Iterator[tuple[Path, End | None]]:
         """List the records, and those that are written while we look."""

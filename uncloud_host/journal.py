@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from uncloud_host import traces, unit
 from uncloud_host.endings import End
 from uncloud_host.events import Name, clean
-from uncloud_host.traces import EXITED, FAILED, FIELDS, RESTART, STARTING, STOPPED, ends
+from uncloud_host.traces import EXITED, FAILED, FIELDS, RESTART, STARTING, STOPPED, SUCCEEDED, ends
 
 ANSWER = 2.0  # seconds for journalctl
 _ERROR = 3  # syslog's priority
@@ -83,7 +83,7 @@ def last_entry(boot: str) -> tuple[str, float]:
 
 def left(boot_id: str, since: float) -> list[End]:
     """Find how the runs ended that began in an earlier boot after `since`, in seconds since 1970, see traces.left."""
-    kinds = [f"MESSAGE_ID={kind}" for kind in (STARTING, EXITED, FAILED, RESTART)]
+    kinds = [f"MESSAGE_ID={kind}" for kind in (STARTING, EXITED, FAILED, SUCCEEDED, RESTART)]
     words = ["_PID=1", f"--boot={boot_id}", f"--since=@{since:.6f}", *kinds]
     by_vm: dict[str, list[Mapping[str, object]]] = {}
     for record in _ask(*words, f"--output-fields=UNIT,{','.join(FIELDS)}"):

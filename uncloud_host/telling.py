@@ -178,21 +178,19 @@ class Teller:
             self.over(end)
         self._runs.lost_are_told()
 
-    def unrecorded(self, uuid: str, old: Observed, new: Observed) -> None:
-        """Tell the end of a run that left no record: `systemctl kill -s KILL` kills the recorder too."""
+    def missed(self, uuid: str, old: Observed, new: Observed) -> list[End]:
+        """Find the ends of runs that left no record: `systemctl kill -s KILL` kills the recorder too."""
         may_have_missed = uuid in self._recalled or new.restarts > old.restarts + 1  # whole runs
         before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
         over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
         if not before or not over:
-            return
+            return []
         found = []
         if not self._is_over(uuid, before):
             found = self._without_record(uuid, before)
         elif may_have_missed:
             found = journal.unrecorded(uuid, before)
-        for end in found:
-            if not self._is_over(uuid, end.invocation):
-                self.over(end)
+        return [end for end in found if not self._is_over(uuid, end.invocation)]
 
     def _is_over(self, uuid: str, invocation: str) -> bool:
         """Tell whether the end of a run has been told."""

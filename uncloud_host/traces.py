@@ -1,8 +1,9 @@
 """How runs ended, from what PID 1 wrote into the journal about their unit. Pure.
 
 Needed where nothing else tells: whoever kills a cgroup as a whole (`systemctl kill --signal=KILL`, systemd-oomd) kills
-the recorder, too, which is started in it. The messages are systemd's catalog (journalctl --catalog); each has the
-invocation that it is about, also where RestartMode=direct restarts a unit (257).
+the recorder, too, which is started in it; and while the package is removed there is none. The messages are systemd's
+catalog (journalctl --catalog); each has the invocation that it is about, also where RestartMode=direct restarts a unit
+(257).
 """
 
 import re
@@ -14,9 +15,9 @@ from uncloud_host.endings import End
 
 STARTING, EXITED = "7d4958e842da4a758f6c1cdc7b36dcc5", "98e322203f7a4ed290d09fe03c09fe15"
 FAILED, RESTART = "d9b373ed55a64feb8242e02dbe79a49c", "5eb03494b6584870a536b337290809b3"
-STOPPED = "9d1aaa27d60140bd96365438aad20286"
+SUCCEEDED, STOPPED = "7ad2d189f7e94e70a38c781354912448", "9d1aaa27d60140bd96365438aad20286"
 FIELDS = (
-    "MESSAGE", "MESSAGE_ID", "INVOCATION_ID", "EXIT_CODE", "EXIT_STATUS", "UNIT_RESULT", "N_RESTARTS",
+    "MESSAGE", "MESSAGE_ID", "INVOCATION_ID", "EXIT_CODE", "EXIT_STATUS", "UNIT_RESULT", "N_RESTARTS", "JOB_TYPE",
     "_SOURCE_REALTIME_TIMESTAMP",
 )  # fmt: skip
 
@@ -57,6 +58,11 @@ def _runs(uuid: str, records: Sequence[Record]) -> tuple[dict[str, End], set[str
                 ended = run.ended if invocation in over else time
                 runs[invocation] = replace(run, result=str(record.get("UNIT_RESULT", "")), ended=ended)
                 over.add(invocation)
+            case kind if kind == SUCCEEDED and invocation not in over:  # an exit with 0 is no line of its own
+                runs[invocation] = replace(run, result="success", exit_code="exited", exit_status="0", ended=time)
+                over.add(invocation)
+            case kind if kind == STOPPED and run.result in ("success", "timeout"):
+                runs[invocation] = replace(run, by="restart" if record.get("JOB_TYPE") == "restart" else "operator")
             case kind if kind == RESTART:
                 restarts = _whole(record, "N_RESTARTS")
             case _ if "on client request" in str(record.get("MESSAGE", "")) and invocation in runs:

@@ -1,8 +1,10 @@
 """Ends without a record: what PID 1's lines in the journal (systemd 257) say about them."""
 
+import pytest
+
 from uncloud_host.endings import conclude
 from uncloud_host.events import Name
-from uncloud_host.traces import EXITED, FAILED, RESTART, STARTING, ends, left
+from uncloud_host.traces import EXITED, FAILED, RESTART, STARTING, STOPPED, SUCCEEDED, ends, left
 
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
 
@@ -54,6 +56,34 @@ def test_only_from_a_run_on() -> None:
 def test_a_unit_that_failed_without_a_process() -> None:
     (end,) = ends(UUID, "i1", [line(10, "i1", STARTING), line(11, "i1", FAILED, UNIT_RESULT="resources")])
     assert conclude(end)[0] == Name.COULD_NOT_START
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ([line(20, "i1", SUCCEEDED)], (Name.POWERED_OFF, "QEMU ended by itself")),
+        (
+            [line(20, "i1", SUCCEEDED), line(20, "i1", STOPPED, JOB_TYPE="stop")],
+            (Name.STOPPED_BY_HAND, "systemctl stop on this host"),
+        ),
+        (
+            [line(20, "i1", SUCCEEDED), line(20, "i1", STOPPED, JOB_TYPE="restart"), line(21, "i2", STARTING)],
+            (Name.STOPPED, "systemctl restart on this host"),
+        ),
+        (
+            [*killed(20, "i1", "timeout"), line(20, "i1", STOPPED, JOB_TYPE="stop")],
+            (Name.STOPPED_BY_HAND, "systemctl stop on this host, it did not react and was killed"),
+        ),
+        (
+            [*killed(20, "i1"), line(22, "i1", STOPPED, JOB_TYPE="stop")],  # between two runs: that ended none
+            (Name.KILLED, "QEMU was killed by signal KILL from outside"),
+        ),
+    ],
+)
+def test_a_stop_while_there_is_no_recorder(last: list[dict[str, object]], expected: tuple[Name, str]) -> None:
+    (end,) = ends(UUID, "i1", [line(10, "i1", STARTING), *last])
+    assert (end.started, end.ended) == (10, 20)
+    assert conclude(end) == expected
 
 
 def test_what_a_host_left_behind_that_went_down() -> None:

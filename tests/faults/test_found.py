@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -259,3 +260,27 @@ def test_runs_that_are_over_leave_no_descriptor_in_the_agent(world: World) -> No
     world.wait_gone(uuid)
     held = f"ls -l /proc/$(systemctl show -P MainPID uncloud-host)/fd | grep -c {uuid}/events.json"
     eventually(lambda: world.shell(held, check=False) == "0\n", what=lambda: world.shell(held, check=False))
+
+
+@pytest.mark.parametrize(("verb", "event"), [("stop", "stopped-by-hand"), ("restart", "stopped")])
+def test_an_end_while_the_package_is_away_is_told_as_it_was(world: World, verb: str, event: str) -> None:
+    """The storm: what nobody recorded was a kill, at the time when an agent looked again."""
+    uuid = world.vm()
+    world.wait_events(uuid, "started")
+    world.shell(f"systemctl stop uncloud-host; mv {PROGRAMS} {PROGRAMS}.away; systemctl {verb} vm-{uuid}")
+    over = datetime.now(UTC)
+    if verb == "restart":
+        world.wait_boots(uuid, 2)
+    world.shell(f"mv {PROGRAMS}.away {PROGRAMS}; systemctl start uncloud-host")
+    record = next(record for record in world.wait_events(uuid, *TOLD[verb]) if record["event"] == event)
+    assert record["reason"] == f"systemctl {verb} on this host"
+    assert datetime.fromisoformat(record["time"]) < over
+    run = next(run for run in world.runs(uuid) if run["event"] == event)
+    assert datetime.fromisoformat(run["stopped"]) < over
+    if verb == "stop":
+        world.wait_status(uuid, "STOP")
+    assert world.events(uuid) == TOLD[verb]
+
+
+PROGRAMS = "/usr/libexec/uncloud-host"
+TOLD = {"stop": ["started", "stopped-by-hand"], "restart": ["started", "stopped", "started"]}

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lab import Ceph, guests
+from lab.ceph import POOL
 from lab.host import CommandFailed
 from system.cluster import Cluster
 
@@ -32,6 +34,11 @@ class Wish:
     kills: int = 0  # since its user last ended it: systemd waits ever longer before it restarts
     was_repeated: bool = False  # etcd did not answer at once and may take a write once more, after others
     texts: list[str] = field(default_factory=list)
+
+    @property
+    def image(self) -> str:
+        """Its disk in Ceph; nothing if that is a file."""
+        return str(self.disks[0].get("rbd", ""))
 
     def __str__(self) -> str:
         return f"{self.uuid}: {self.asked} on {self.host}, write {len(self.texts) - 1}"
@@ -126,14 +133,18 @@ class User:
                 return
 
 
-def wishes(cluster: Cluster, count: int, seed: int) -> list[Wish]:
-    """VMs to ask for: half of them with a nic; each host has a disk for each, at the same path."""
+def wishes(cluster: Cluster, ceph: Ceph, count: int, seed: int) -> list[Wish]:
+    """VMs to ask for: half of them with a nic, a quarter on Ceph; of the others each host has a disk at one path."""
     chance = random.Random(seed)
     made = []
     for index in range(count):
         uuid = str(uuids.UUID(int=chance.getrandbits(128), version=4))
-        for world in cluster.worlds:
-            world.disk(uuid)
-        disks = [cluster.worlds[0].image(uuid)]
-        made.append(Wish(uuid, disks, [{"bridge": "br0"}] * (index % 2), chance.choice(cluster.worlds).name))
+        if index % 4 == 0:
+            disk = {"rbd": ceph.load(f"{POOL}/{uuid}", guests.tiny())}
+        else:
+            disk = cluster.worlds[0].image(uuid)
+            for world in cluster.worlds:
+                world.disk(uuid)
+        nics = [{"bridge": "br0"}] * (index % 2)
+        made.append(Wish(uuid, [disk], nics, chance.choice(cluster.worlds).name))
     return made

@@ -33,6 +33,7 @@ class History:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.changes: list[Change] = []
+        self.seen = 0  # changes, in all histories that etcd had
         self.revision = 0
         self.since = 0.0  # on time.monotonic's clock: when its revisions began to be those of today
         self._first: dict[str, str] = {}  # entries that were there then
@@ -112,6 +113,7 @@ class History:
         for event in told.get("Events") or []:
             kv = event["kv"]
             uuid, value = _pair(kv)
+            self.seen += 1
             self.changes.append(Change(uuid, kv["mod_revision"], "" if event.get("type") == 1 else value))
             self.revision = max(self.revision, kv["mod_revision"])
 

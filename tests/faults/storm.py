@@ -1,20 +1,21 @@
 """A cluster on which users and weather go on at the same time, and what must be so afterwards."""
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
 
-from faults import clients, of_etcd, of_hosts, of_vms, weather
+from faults import boots, clients, of_ceph, of_etcd, of_hosts, of_vms, weather
 from faults.again import Again
 from faults.clients import User, Wish, wishes
 from faults.history import History
 from faults.tally import Tally, usage
 from faults.truth import Truth, complaints, look, not_mailed
 from faults.weather import Cause, Sky, Weather
+from lab import Ceph
+from lab.ceph import USER
 from system.cluster import Cluster
 from system.witness import Run
 from system.world import World
@@ -23,6 +24,8 @@ from waiting import eventually
 POSTBOX = Path(__file__).parents[1] / "system/postbox.py"
 USERS, VMS = 3, 4  # VMs of each user
 SETTLED = 60  # seconds after the last fault
+DEAF = 90  # seconds: Ceph keeps a lock for a client that died without a word until it has forgotten it
+MOMENT = 0.5  # seconds
 MAILED = 180  # seconds: the pauses between two tries to send a mail grow
 BRIDGE = """[Unit]
 Before=uncloud-host.service
@@ -47,26 +50,28 @@ SOON = "[Service]\nRestartSec=100ms\nRestartSteps=0\n"
 class Storm:
     """Storms on one cluster, one after the other; each begins when all has been found to be well."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster: Cluster, ceph: Ceph) -> None:
+        self.cluster, self.ceph = cluster, ceph
         self.causes: list[Cause] = []
         self.history = History(cluster)
         self.users: list[User] = []
         self.wishes: list[Wish] = []
         self.tally = Tally()
         self.since = self._began = datetime.now(UTC)  # when etcd's history began; when the last storm did
+        self._boots: set[tuple[str, str, int]] = set()  # that guests told
         self._explained: set[str] = set()  # invocations, when etcd's history was still that of their time
         self._power = {world.name: RLock() for world in cluster.worlds}
 
     def rage(self, seed: int, seconds: float) -> None:
         """Let users ask and weather rage for some time, all chosen by the seed; heal everything."""
         if not self.wishes:
-            self.wishes = wishes(self.cluster, USERS * VMS, seed)
+            self.wishes = wishes(self.cluster, self.ceph, USERS * VMS, seed)
         self.users = users = [User(self.cluster, self.wishes[n::USERS], seed + n) for n in range(USERS)]
-        sky = Sky(self.cluster, users, self.causes, self.history, self._power)
+        sky = Sky(self.cluster, self.ceph, users, self.causes, self.history, self._power)
         self.sky = sky
         weathers = [
             Weather("etcd", sky, of_etcd.KINDS, seed),
+            Weather("ceph", sky, of_ceph.KINDS, seed),
             Weather("hosts", sky, of_hosts.KINDS, seed),
             Weather("vms", sky, of_vms.KINDS, seed),
             Weather("mail", sky, of_vms.MAIL, seed),
@@ -104,18 +109,18 @@ class Storm:
             for user in self.users:
                 user.insist(truth.entries, may_ask_again=bool(self.sky.excused))
             self._confirm(truth)
-            wrong[:] = complaints(truth, self.wishes, self.since)
+            wrong[:] = complaints(truth, self.wishes, self.since, self._unknowable(truth.runs))
             return not wrong
 
         eventually(is_settled, within=within, every=0.5, what=lambda: self.report(wrong))
         self.tally.settled += [time.monotonic() - began] if within == SETTLED else []
-        eventually(lambda: not self._deaf(), within=SETTLED, every=1, what=lambda: self.report(self._deaf()))
+        eventually(lambda: not self._deaf(), within=DEAF, every=1, what=lambda: self.report(self._deaf()))
         self.tally.usages.append(usage(self.cluster.worlds[0]))
         wrong = self.wrongs() + self.tally.usages[-1].grown(self.tally.usages[0])
         assert not wrong, self.report(wrong)
         eventually(lambda: not not_mailed(look(self.cluster)), within=MAILED, every=1,
                    what=lambda: self.report(not_mailed(look(self.cluster))))  # fmt: skip
-        self.tally.seen(look(self.cluster), len(self.history.changes))
+        self.tally.seen(look(self.cluster), self.history.seen, len(self._boots))
 
     def begin_again(self) -> None:
         """Etcd's history is another one now: nothing of what was told before need be in it."""
@@ -130,22 +135,18 @@ class Storm:
         over = [run for run in self.cluster.witness.runs() if run.gone and run.invocation not in self._explained]
         found += [f"nobody ended it: {run}" for run in over if not self._is_explained(run)]
         self._explained |= {run.invocation for run in over}
-        found += self.history.wrongs(self.wishes)
+        told = boots.told(self.cluster, self.wishes, self._began)
+        self._boots |= told.keys()
+        found += self.history.wrongs(self.wishes) + boots.twice(told)
         return found + [line for world in self.cluster.worlds for line in failures(world, self._began)]
 
     def _deaf(self) -> list[str]:
-        """VMs that run, and whose guests have never said that they are up."""
-        runs = [run for run in self.cluster.witness.runs() if run.gone is None and run.uuid not in self.sky.flooded]
-        return [f"has not booted: {run}" for run in runs if not self._has_booted(run)]
+        return boots.deaf(self.cluster, self.sky.flooded)
 
-    def _has_booted(self, run: Run) -> bool:
-        world = next(world for world in self.cluster.worlds if world.name == run.host)
-        status = Path(f"/proc/{run.process.pid}/status")
-        pids = re.search(r"^NSpid:(.*)", status.read_text(), re.MULTILINE) if status.exists() else None
-        # By its pid there: of a run that began when /run was full journald does not know the invocation.
-        words = ["journalctl", "--quiet", "--boot", "--lines=1", "--grep=TINY-GUEST boot"]
-        words += [f"_SYSTEMD_UNIT=vm-{run.uuid}.service", f"_PID={pids[1].split()[-1] if pids else 0}"]
-        return bool(world.host.run(*words, check=False).stdout)
+    def _unknowable(self, runs: Sequence[Run]) -> set[str]:
+        """List runs that began when their host was about to lose its power: no disk, no journal knows of them."""
+        short = [run for run in runs if run.gone and run.last - run.first < MOMENT]
+        return {run.invocation for run in short if any(cause.host and cause.explains(run) for cause in self.causes)}
 
     def _is_explained(self, run: Run) -> bool:
         same = [
@@ -173,9 +174,11 @@ class Storm:
 
 
 @contextmanager
-def stormy(cluster: Cluster) -> Iterator[Storm]:
+def stormy(cluster: Cluster, ceph: Ceph) -> Iterator[Storm]:
     """Prepare the hosts of a cluster for what is to come."""
     for world in cluster.worlds:
+        world.host.push(ceph.conf(), "/etc/ceph/ceph.conf")
+        world.host.push(ceph.keyring(), f"/etc/ceph/ceph.client.{USER}.keyring", 0o600)
         world.host.push(BRIDGE, "/etc/systemd/system/bridge.service")
         world.host.push(SMTP, "/etc/systemd/system/lab-smtp-again.service")
         world.host.push(POSTBOX, "/root/postbox.py")
@@ -185,7 +188,7 @@ def stormy(cluster: Cluster) -> Iterator[Storm]:
                     " systemctl enable --quiet --now bridge lab-smtp")  # fmt: skip
         world.hurry("letters.WINDOW = 20.0")  # seconds: all these VMs end again and again
         world.wait_ready()
-    storm = Storm(cluster)
+    storm = Storm(cluster, ceph)
     with storm.history:
         yield storm
 

@@ -40,11 +40,11 @@ class Tally:
     usages: list[Usage] = field(default_factory=list)
     looked: dict[str, int] = field(default_factory=dict)
 
-    def seen(self, truth: Truth, changes: int) -> None:
+    def seen(self, truth: Truth, changes: int, boots: int) -> None:
         """Remember how much was looked at."""
         self.looked = {
             "runs": len(truth.runs), "changes": changes, "records": len(truth.records),
-            "runtimes": len(truth.runtimes), "mailed": len(truth.mailed),
+            "runtimes": len(truth.runtimes), "mailed": len(truth.mailed), "boots": boots,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -52,6 +52,7 @@ class Tally:
         looked = self.looked
         invariants = {
             "no VM ran twice at one moment": f"{looked['runs']} runs seen in /proc",
+            "no two boots wrote the same to one disk": f"{looked['boots']} boots told by guests",
             "no VM ended without a cause": f"{looked['runs']} runs",
             "no user's write was lost or undone": f"{looked['changes']} changes of entries in etcd's history",
             "all was as asked, nothing left over": f"within {max(self.settled):.0f} s of each storm's last fault",

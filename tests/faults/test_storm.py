@@ -13,6 +13,7 @@ import pytest
 
 from faults import disasters
 from faults.storm import SETTLED, Storm, stormy
+from lab import Ceph, Lab, tree
 from system.cluster import Cluster
 
 ROUND = 60  # seconds of a storm, before everything is looked at
@@ -22,12 +23,15 @@ FIXED = 1  # the seed that is always tried, and then one that nobody knows
 
 
 @pytest.fixture(scope="module")
-def storm(new_cluster: Callable[..., Cluster]) -> Iterator[Storm]:
+def storm(new_cluster: Callable[..., Cluster], lab: Lab) -> Iterator[Storm]:
     names, members = ["vmhost1", "vmhost2", "vmhost3"], ["etcd1", "etcd2", "etcd3"]
     variables = {"UNCLOUD_RESTART_LIMIT": "10000", "UNCLOUD_STOP_TIMEOUT": "5"}
     cluster = new_cluster(names=names, members=members, **variables)
-    with stormy(cluster) as made:
+    ceph = Ceph(lab.host("ceph1", [tree.ceph()]))
+    ceph.boot()
+    with stormy(cluster, ceph) as made:
         yield made
+    ceph.destroy()
 
 
 def test_nothing_is_lost_and_nothing_runs_twice(storm: Storm, request: pytest.FixtureRequest) -> None:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,11 +78,15 @@ def look(cluster: Cluster) -> Truth:
     )
 
 
-def complaints(truth: Truth, wishes: Sequence[Wish], since: datetime) -> list[str]:
-    """Say all that is not as was asked. since: when etcd began to keep what is told."""
+def complaints(truth: Truth, wishes: Sequence[Wish], since: datetime, unknowable: Container[str]) -> list[str]:
+    """Say all that is not as was asked.
+
+    since: when etcd began to keep what is told. unknowable: invocations of which nobody had time to write anything.
+    """
     found = [line for wish in wishes for line in _of_a_vm(truth, wish)]
     found += [line for name in truth.hosts for line in _left_over(truth, wishes, name)]
-    return found + _not_told(truth, since) + _not_registered(truth, since)
+    runs = [run for run in truth.runs if run.seen >= since and run.invocation not in unknowable]
+    return found + _not_told(truth, runs) + _not_registered(truth, runs)
 
 
 def _of_a_vm(truth: Truth, wish: Wish) -> list[str]:
@@ -115,14 +119,12 @@ def _left_over(truth: Truth, wishes: Sequence[Wish], name: str) -> list[str]:
     return found + ([f"{name}: {there.taps} taps and not {taps}"] if there.taps != taps else [])
 
 
-def _not_told(truth: Truth, since: datetime) -> list[str]:
+def _not_told(truth: Truth, runs: Sequence[Run]) -> list[str]:
     """Each run has one beginning and, if it is over, one end in the log."""
     began = Counter(record["invocation"] for record in truth.records if record["event"] in BEGINNINGS)
     ended = Counter(record["invocation"] for record in truth.records if record["event"] in ENDS)
     found = [f"twice in the log: {which}" for which, times in (began + ended).items() if which and times > 2]
-    for run in truth.runs:
-        if run.seen < since:
-            continue
+    for run in runs:
         if began[run.invocation] != 1:
             found.append(f"its beginning is {began[run.invocation]} times in the log: {run}")
         if ended[run.invocation] != (run.gone is not None):
@@ -135,7 +137,7 @@ def not_mailed(truth: Truth) -> list[str]:
     return [f"not mailed: {record}" for record in truth.records if record["id"] not in truth.mailed]
 
 
-def _not_registered(truth: Truth, since: datetime) -> list[str]:
+def _not_registered(truth: Truth, runs: Sequence[Run]) -> list[str]:
     """Each run has one record of how long it was, which is right."""
     by_invocation: dict[str, list[Mapping[str, Any]]] = {}
     for record in truth.runtimes:
@@ -146,10 +148,8 @@ def _not_registered(truth: Truth, since: datetime) -> list[str]:
         for record in truth.runtimes
         if not record["stopped"] and record["invocation"] not in live
     ]
-    for run in truth.runs:
+    for run in runs:
         records = by_invocation.get(run.invocation, [])
-        if run.seen < since:
-            continue
         if len(records) != 1:
             found.append(f"has {len(records)} records of runtime: {run}")
         elif run.gone is not None and not _is_right(run, records[0]):

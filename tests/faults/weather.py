@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from faults.clients import User, Wish
 from faults.history import History
+from lab import Ceph
 from lab.host import CommandFailed
 from lab.machine import LabError
 from system.cluster import Cluster
@@ -48,6 +49,7 @@ class Sky:
     """All that a fault may touch, and to whom it has to be told."""
 
     cluster: Cluster
+    ceph: Ceph
     users: Sequence[User]
     causes: list[Cause]
     history: History

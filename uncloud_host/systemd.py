@@ -2,7 +2,8 @@
 
 Traps of pystemd (0.13 to 0.15), each of which cost somebody hours: a connection belongs to one thread; calls on a
 connection with matches swallow signals (two connections); `process()` handles one message, and an empty one means
-that none is left; `wait()` holds the GIL; a failing call leaks 1 to 2 kB, so nothing is found out by exceptions.
+that none is left; `wait()` holds the GIL; a failing call leaks 1 to 2 kB, so nothing is found out by exceptions; a
+connection that is not closed, though lost and forgotten, keeps its descriptors.
 """
 
 import contextlib
@@ -206,6 +207,8 @@ class Systemd:
                 raise UnitExists("the unit exists") from None
             if self._bus is not None and abs(error.errno) not in _LOST:
                 raise Refusal(_message(error)) from None
+            if self._bus is not None:
+                self._bus.close()
             self._bus = None  # begin anew
             raise SystemdError(_message(error)) from None
 
@@ -232,6 +235,7 @@ def watch(
                     changed(name)
             raise SystemdError("the connection to the bus was lost")
         except (DBusBaseError, SystemdError, OSError, ValueError) as error:
+            bus.close()
             if is_over():
                 return
             logger.info("bus: %s; connecting again", _message(error))

@@ -1,31 +1,37 @@
 """What was done in storms and what was looked at, as a table for people."""
 
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from faults.truth import Truth
 from system.world import World
 
-GROWTH = {"fds": 6, "threads": 2, "memory": 12}  # what an agent may hold more than after its first storm, or MiB
+SPINS = 0.5  # of a core, over a storm: who works in storms needs a tenth of one
+GROWTH = {"fds": 6, "threads": 6, "memory": 12}  # more than after its first storm: gRPC's own come and go
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an agent holds: it must not grow."""
+    """What an agent holds and what it has used: it must not grow, nor spin."""
 
     fds: int
     threads: int
     memory: float  # MiB, proportional set size
-    kinds: Counter[str]  # of descriptors
+    kinds: Counter[str]  # of descriptors and threads
+    cpu: float  # seconds
+    time: float  # on time.monotonic's clock
 
-    def grown(self, first: "Usage") -> list[str]:
-        """Say what it holds too much of, compared with an earlier look."""
-        return [
-            f"{name}: {first}, and now {self}"
-            for name, more in GROWTH.items()
-            if getattr(self, name) > getattr(first, name) + more
-        ]
+    def too_much(self, first: "Usage", last: "Usage") -> list[str]:
+        """Say what it holds too much of, compared with the first look, or has used since the last one."""
+        grown = [name for name, more in GROWTH.items() if getattr(self, name) > getattr(first, name) + more]
+        spins = ["cpu"] if self.share(last) > SPINS else []
+        return [f"{name}: first {first}, then {last}, and now {self}" for name in grown + spins]
+
+    def share(self, last: "Usage") -> float:
+        """How much of a core it has used since then."""
+        return (self.cpu - last.cpu) / (self.time - last.time) if self.time > last.time else 0.0
 
 
 @dataclass(slots=True)
@@ -39,13 +45,21 @@ class Tally:
     settled: list[float] = field(default_factory=list)  # seconds from the last fault until all was as asked
     usages: list[Usage] = field(default_factory=list)
     looked: dict[str, int] = field(default_factory=dict)
+    _records: set[str] = field(default_factory=set)  # by id; etcd loses some
+    _runtimes: set[str] = field(default_factory=set)  # by invocation
 
     def seen(self, truth: Truth, changes: int, boots: int) -> None:
         """Remember how much was looked at."""
+        self._records |= {record["id"] for record in truth.records}
+        self._runtimes |= {record["invocation"] for record in truth.runtimes}
         self.looked = {
-            "runs": len(truth.runs), "changes": changes, "records": len(truth.records),
-            "runtimes": len(truth.runtimes), "mailed": len(truth.mailed), "boots": boots,
+            "runs": len(truth.runs), "changes": changes, "records": len(self._records),
+            "runtimes": len(self._runtimes), "mailed": len(truth.mailed), "boots": boots,
         }  # fmt: skip
+
+    def too_much(self) -> list[str]:
+        """Say what the agent that lives all the time has too much of."""
+        return self.usages[-1].too_much(self.usages[0], self.usages[-2]) if len(self.usages) > 1 else []
 
     def __str__(self) -> str:
         first, last = self.usages[0], self.usages[-1]
@@ -61,6 +75,7 @@ class Tally:
             "how long each VM ran was right": f"{looked['runtimes']} records",
             "the agent that was never killed did not grow": f"{first.fds} to {last.fds} descriptors,"
             f" {first.threads} to {last.threads} threads, {first.memory:.0f} to {last.memory:.0f} MiB",
+            "and did not spin": f"{100 * last.share(first):.0f} % of a core in the mean",
         }
         lines = [f"{self.seconds / 60:.0f} minutes of {self.storms} storms"]
         for title, counts in (("fault", self.faults), ("asked by users", self.operations)):
@@ -72,9 +87,15 @@ class Tally:
 
 def usage(world: World) -> Usage:
     """Read what the agent of a host holds."""
-    pid = world.host.run("systemctl", "show", "-P", "MainPID", "uncloud-host").stdout.strip()
-    told = world.shell(f"ls /proc/{pid}/task | wc -l; grep ^Pss: /proc/{pid}/smaps_rollup; readlink /proc/{pid}/fd/*")
-    threads, pss, *fds = told.splitlines()
+    shown = world.host.run("systemctl", "show", "--property=MainPID,CPUUsageNSec", "uncloud-host").stdout
+    about = dict(line.split("=") for line in shown.splitlines())
+    pid, cpu = about["MainPID"], int(about["CPUUsageNSec"]) / 1e9
+    directory = f"/proc/{pid}"
+    threads = world.shell(f"cat {directory}/task/*/comm", check=False).splitlines()  # some end meanwhile
+    pss = re.search(r"^Pss: *([0-9]+) kB", world.shell(f"cat {directory}/smaps_rollup"), re.MULTILINE)
+    assert pss
     # It follows each VM's recorder.
-    kinds = Counter(re.sub("[0-9a-f-]{36}|[0-9]+", "N", fd) for fd in fds if not fd.endswith("events.json"))
-    return Usage(kinds.total(), int(threads), int(pss.split()[1]) / 1024, kinds)
+    links = world.shell(f"readlink {directory}/fd/*", check=False).splitlines()
+    fds = [fd for fd in links if not fd.endswith("events.json")]
+    kinds = Counter(re.sub("[0-9a-f-]{36}|[0-9]+", "N", one) for one in fds + threads)
+    return Usage(len(fds), len(threads), int(pss[1]) / 1024, kinds, cpu, time.monotonic())

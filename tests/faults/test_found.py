@@ -284,3 +284,14 @@ def test_an_end_while_the_package_is_away_is_told_as_it_was(world: World, verb: 
 
 PROGRAMS = "/usr/libexec/uncloud-host"
 TOLD = {"stop": ["started", "stopped-by-hand"], "restart": ["started", "stopped", "started"]}
+
+
+def test_lost_connections_leave_no_descriptor_in_the_agent(new_world) -> None:
+    world = new_world()
+    world.vm()
+    held = "ls -l /proc/$(systemctl show -P MainPID uncloud-host)/fd | grep -c -e socket: -e pidfd"
+    before = world.shell(held)
+    for _ in range(4):
+        world.host.run("systemctl", "restart", "dbus")
+        world.vm()
+    eventually(lambda: world.shell(held) == before, what=lambda: f"{before} and now {world.shell(held)}")

@@ -2,6 +2,7 @@
 done, and the change itself brings the next pass.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
 from uncloud_host.conflict import conflict
+from uncloud_host.counts import Step
 from uncloud_host.desired import Entries
 from uncloud_host.etcd import KeyValue
 from uncloud_host.events import Name
@@ -72,6 +74,8 @@ class Hands:
         return True
 
     def _start(self, vm: VM, entry: KeyValue | None, reason: str) -> bool:
+        counts = self.teller.counts
+        counts.decided(vm.uuid, vm.mod_revision, vm.entry.status, time.time())
         if self.systemd.is_stopping():
             return True  # PID 1 would refuse it; after the boot it is started
         if taken := conflict(vm, self._before(vm)):
@@ -87,6 +91,7 @@ class Hands:
         except Refused as refusal:
             self.teller.say_once(vm.uuid, f"not starting: {refusal}")
             return False
+        counts.step(vm.uuid, Step.CLAIMED, time.time())
         match self.witness.ask(vm, claim.id):
             case witness.Later(why):
                 return self._wait(vm, entry, why)
@@ -108,6 +113,7 @@ class Hands:
             pass  # somebody was faster; what there is now is looked at next
         except Refusal as refusal:
             return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
+        counts.step(vm.uuid, Step.ASKED, time.time())
         return True
 
     def _limit(self, action: Limit) -> None:
@@ -175,6 +181,8 @@ class Hands:
             written = self.store.set_status(entry, changes)
         except (ValueError, RecursionError):
             return True  # no JSON object: never written to; the log says it
+        if written and action.status == Status.RUNNING:
+            self.teller.counts.step(uuid, Step.WRITTEN, time.time())
         if written and action.status:
             self.teller.say(uuid, f"status {action.status}: {action.reason}")
         return written

@@ -77,6 +77,9 @@ def _of_vms(seen: Seen) -> Iterator[Family]:
         "From when the agent hears of an entry that asks for a start until systemd says that its unit is active.",
         counts.put_to_start,
     )
+    steps = [({"step": str(step)}, histogram) for step, histogram in counts.steps.items()]
+    means = "The steps of such a start, each from the one before; decided: from when the agent hears of the entry."
+    yield Family("uncloud_start_step_seconds", "histogram", means, steps)
 
 
 def _of_each_vm(seen: Seen) -> Iterator[Family]:

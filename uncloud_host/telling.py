@@ -143,7 +143,6 @@ class Teller:
     def will_start(self, vm: VM, reason: str) -> None:
         """Remember why a start was asked for, to be told when it has happened."""
         self._story(vm.uuid).asked = reason
-        self.counts.starting(vm.uuid, vm.mod_revision, vm.entry.status)
 
     def began(self, uuid: str, new: Observed) -> None:
         """Tell the beginning of a run, once."""

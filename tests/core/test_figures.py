@@ -8,7 +8,7 @@ import pytest
 
 from core.vms import unit
 from uncloud_host import config, figures
-from uncloud_host.counts import ENDS, Counts, Histogram
+from uncloud_host.counts import ENDS, Counts, Histogram, Step
 from uncloud_host.events import Event, Name
 from uncloud_host.facts import Observed
 from uncloud_host.figures import Seen, Usage
@@ -42,31 +42,40 @@ def test_a_histogram_counts_up_to_each_bound() -> None:
 def test_a_put_is_heard_of_and_its_unit_becomes_active() -> None:
     counts = Counts()
     counts.heard(ONE, 7, 100.0)
-    counts.starting(ONE, 7, Status.TO_START)
+    counts.decided(ONE, 7, Status.TO_START, 100.01)
+    counts.step(ONE, Step.CLAIMED, 100.03)
+    counts.step(ONE, Step.ASKED, 100.07)
     counts.began(ONE, 100.2)
+    counts.step(ONE, Step.WRITTEN, 100.21)
     assert counts.put_to_start.total == pytest.approx(0.2)
+    assert [histogram.total for histogram in counts.steps.values()] == pytest.approx([0.01, 0.02, 0.04, 0.13, 0.01])
     counts.began(ONE, 200.0)  # systemd restarted it
+    counts.step(ONE, Step.WRITTEN, 200.1)
     assert sum(counts.put_to_start.counts) == 1
+    assert all(sum(histogram.counts) == 1 for histogram in counts.steps.values())
 
 
 @pytest.mark.parametrize(("revision", "status"), [(8, None), (7, Status.FAILED), (7, Status.RUNNING)])
 def test_a_start_that_no_put_asked_for_has_no_latency(revision: int, status: Status | None) -> None:
     counts = Counts()
     counts.heard(ONE, 7, 100.0)
-    counts.starting(ONE, revision, status)
+    counts.decided(ONE, revision, status, 400.0)
+    counts.step(ONE, Step.ASKED, 450.0)
     counts.began(ONE, 500.0)
     assert sum(counts.put_to_start.counts) == 0
+    assert not any(sum(histogram.counts) for histogram in counts.steps.values())
 
 
 def test_nothing_is_kept_of_vms_that_are_gone() -> None:
     counts = Counts()
     for uuid in (ONE, TWO):
         counts.heard(uuid, 7, 100.0)
-        counts.starting(uuid, 7, None)
+        counts.decided(uuid, 7, None, 100.1)
+        counts.step(uuid, Step.ASKED, 100.2)
     counts.forget(others_than={ONE})
     counts.began(TWO, 101.0)
     assert sum(counts.put_to_start.counts) == 0
-    assert counts._heard.keys() == {ONE}
+    assert counts._starts.keys() == {ONE}
 
 
 def test_every_state_and_every_end_is_there_from_the_beginning() -> None:

@@ -66,11 +66,11 @@ def test_promtool_finds_nothing_wrong(world: World) -> None:
 
 
 def test_figures_follow_a_vm_through_its_life(world: World, vm: str) -> None:
-    starts, killed, restarts, took = (
+    starts, killed, restarts, took, written = (
         figure(world, name, **labels) or 0.0
         for name, labels in (
             ("uncloud_starts_total", {}), ("uncloud_ends_total", {"event": "killed"}), ("uncloud_restarts_total", {}),
-            ("uncloud_put_to_start_seconds_count", {}),
+            ("uncloud_put_to_start_seconds_count", {}), ("uncloud_start_step_seconds_count", {"step": "written"}),
         )
     )  # fmt: skip
     running = figure(world, "uncloud_vms", state="running") or 0.0
@@ -78,6 +78,7 @@ def test_figures_follow_a_vm_through_its_life(world: World, vm: str) -> None:
     follows(world, "uncloud_vms", running + 1, state="running")
     follows(world, "uncloud_starts_total", starts + 1)
     follows(world, "uncloud_put_to_start_seconds_count", took + 1)
+    follows(world, "uncloud_start_step_seconds_count", written + 1, step="written")
     follows(world, "uncloud_vm_info", 1.0, uuid=uuid, name="db-1")
     assert (figure(world, "uncloud_vm_cpu_seconds_total", uuid=uuid) or 0.0) > 0.0
     since = figure(world, "uncloud_vm_start_time_seconds", uuid=uuid)

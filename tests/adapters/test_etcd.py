@@ -1,16 +1,22 @@
 """The connection to etcd, against real ones: transactions, faults, TLS and passwords."""
 
+import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.waiting import eventually
 from uncloud_host.etcd import Access, Compare, Connection, Delete, EtcdError, Put, TxnResult
+
+
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what an HTTP/2 server says first
 
 
 def put(connection: Connection, key: str, value: bytes) -> int:
@@ -171,6 +177,25 @@ class TestFaults:
         assert time.monotonic() - began < 8
         etcd.cont()
         eventually(lambda: connection.get("/"))
+
+    def test_one_that_speaks_too_late_costs_no_descriptor(self):
+        """Thawed, it answered connections that had been given up, and gRPC 1.51 kept their sockets for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as late:
+            access = Access((f"http://127.0.0.1:{late.getsockname()[1]}",))
+
+            def try_and_answer() -> None:
+                complaint(access)
+                late.settimeout(0.5)
+                with suppress(TimeoutError):
+                    while True:
+                        with late.accept()[0] as given_up, suppress(OSError):
+                            given_up.sendall(SETTINGS)
+
+            try_and_answer()  # gRPC's own come with the first
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(3):
+                try_and_answer()
+            eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
     def test_a_connection_survives_that_etcd_was_killed(self, etcd, connection):
         put(connection, "/k", b"1")

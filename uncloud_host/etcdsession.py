@@ -21,8 +21,8 @@ CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),  # 4 MiB is too little for lists and for a watch that catches up
     ("grpc.use_local_subchannel_pool", 1),  # a channel opened again is a new connection, not the dead one
     ("grpc.enable_retries", 0),
-    # How long it waits for a server that accepts and says nothing. Less than we wait: a channel that is closed meanwhile
-    # keeps its socket for ever (1.51).
+    # How long it waits for a server that accepts and says nothing: less than we do. A channel that is closed while it
+    # waits keeps its socket for ever, if the server speaks after all (1.51).
     ("grpc.min_reconnect_backoff_ms", 1_500),
 ]
 

@@ -15,7 +15,6 @@ import pytest
 from tests.waiting import eventually
 from uncloud_host.etcd import Access, Compare, Connection, Delete, EtcdError, Put, TxnResult
 
-
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # what an HTTP/2 server says first
 
 

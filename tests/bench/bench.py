@@ -2,107 +2,64 @@
 
 import argparse
 import json
-import math
 import os
-import statistics
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[0] = str(TESTS)
+HERE = Path(__file__).resolve().parent
+sys.path[:1] = [str(HERE), str(HERE.parent)]
+
+from figures import Figure, table, told  # noqa: E402
+from plot import plot  # noqa: E402
+from rows import ROWS, SMALL, Bench, Sizes  # noqa: E402
 
 from lab import CommandFailed, Lab, LabError, deb, tree  # noqa: E402
-from system.world import IMAGES, World  # noqa: E402
 
-SOURCE = TESTS.parent
-GOAL = 1.0
-SECONDS_EACH = 60.0  # for a pair of starts and stops, on the slowest machine that one would measure on
+SOURCE = HERE.parents[1]
+PACKAGES = ("systemd", "dbus", "etcd-server", "qemu-system-x86", "python3")
 MEASURED = """
-What: from a command to QEMU executing, told by systemd (ActiveEnterTimestamp of a Type=exec unit: its exec succeeded).
-A tiny VM with one disk and no nic; {starts} starts each way, in turn; {cpus} CPUs, load {load:.1f} before.
-`systemd-run` makes the very same unit: all properties, programs and files, compared line by line. Its own start-up
-counts, because whoever types it waits for it; that of etcdctl counts in the last line only.
-p99 of fewer than 100 starts is the slowest one.
+"executing": told by systemd itself, ActiveEnterTimestamp of a Type=exec unit: its exec of QEMU succeeded.
+`systemd-run` and the loop make the very same unit: all properties, programs and files.
+{cpus} CPUs, load {load:.1f} before.
+p99 of fewer than 100 is the largest. Figures of different machines or runs cannot be compared; ratios in one run can.
 """
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table; times in milliseconds."""
-
-    what: str
-    starts: int
-    median: float
-    p99: float
-    ratio: float  # of the medians, to systemd-run's
-
-
-def figure(what: str, seconds: list[float], base: list[float]) -> Figure:
-    ordered = sorted(seconds)
-    p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
-    median = statistics.median(ordered)
-    return Figure(what, len(ordered), median * 1000, p99 * 1000, median / statistics.median(base))
-
-
-def starts(world: World, count: int) -> list[Figure]:
-    """`etcdctl put` acknowledged -> QEMU executing, beside `systemd-run` of the same unit."""
-    world.host.push(TESTS / "bench/starts.py", "/root/starts.py")
-    image = f"{IMAGES}/bench.img"
-    world.host.run("install", "-m600", "/root/tiny.img", image)
-    words = ["python3", "/root/starts.py", world.name, str(count), image]
-    with world.host.popen(*words, stdout=subprocess.PIPE) as process:
-        out, _ = process.communicate(timeout=(count + 1) * SECONDS_EACH)
-    if process.returncode:
-        raise LabError(f"starts.py: exit status {process.returncode}")
-    found = json.loads(out)
-    ours, theirs = found["etcd"], [one["typed"] for one in found["systemd-run"]]
-    return [
-        figure("systemd-run typed -> QEMU executing", theirs, theirs),
-        figure("etcdctl put acknowledged -> QEMU executing", [one["acknowledged"] for one in ours], theirs),
-        figure("etcdctl put typed -> QEMU executing", [one["typed"] for one in ours], theirs),
-    ]
-
-
-def measure(count: int) -> list[Figure]:
+def measure(names: list[str], sizes: Sizes) -> list[Figure]:
     package = deb.build(SOURCE)
-    with Lab(f"bench-{os.getpid() % 1_000_000}", [tree.host(package), tree.base()]) as lab:
-        world = World(lab.host("vmhost1"))
-        world.host.boot()
-        world.install(package, UNCLOUD_MAIL_TO="")  # mails would be sent while others are measured
-        world.wait_ready()
-        return starts(world, count)
-
-
-def table(figures: list[Figure]) -> str:
-    lines = [f"{'':44} {'starts':>6} {'median':>10} {'p99':>10} {'ratio':>6}"]
-    for one in figures:
-        times = f"{one.median:7.1f} ms {one.p99:7.1f} ms"
-        lines.append(f"{one.what:44} {one.starts:6} {times} {one.ratio:6.2f}")
-    return "\n".join(lines)
+    found = []
+    for name in names:
+        with Lab(f"bench-{os.getpid() % 1_000_000}", [tree.host(package), tree.base()]) as lab:
+            found += ROWS[name](Bench(lab, package, sizes))
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description="Figures, as ratios within one run.")
-    parser.add_argument("--starts", type=int, default=30, metavar="N", help="how often a VM is started each way (30)")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"what to measure: {', '.join(ROWS)} (all)")
+    parser.add_argument("--small", action="store_true", help="little of everything, in a few minutes")
     parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw starts and growth as SVG; needs gnuplot")
     arguments = parser.parse_args()
-    if arguments.starts < 1:
-        parser.error("--starts: expected an integer from 1 up")
+    if unknown := [row for row in arguments.rows if row not in ROWS]:
+        parser.error(f"{unknown[0]}: expected one of {', '.join(ROWS)}")
+    if arguments.plot and not shutil.which("gnuplot"):
+        parser.error("--plot: expected gnuplot to be installed (apt install gnuplot-nox)")
     load = os.getloadavg()[0]
     try:
-        figures = measure(arguments.starts)
+        figures = measure(arguments.rows or list(ROWS), SMALL if arguments.small else Sizes())
     except (LabError, CommandFailed, AssertionError, subprocess.TimeoutExpired) as error:
         print(f"tests/bench/run: {error}", file=sys.stderr)
         return 1
+    if arguments.plot:
+        plot(figures, arguments.plot)
     if arguments.json:
-        told = [vars(one) for one in figures]
-        print(json.dumps({"goal": GOAL, "cpus": os.cpu_count(), "load": load, "figures": told}, indent=1))
-        return 0
-    print(MEASURED.format(starts=arguments.starts, cpus=os.cpu_count(), load=load))
-    print(table(figures))
-    print(f"\nThe goal is a ratio of {GOAL:g} or less for the second line.")
+        print(json.dumps({"cpus": os.cpu_count(), "load": load, "figures": [told(one) for one in figures]}, indent=1))
+    else:
+        print(MEASURED.format(cpus=os.cpu_count(), load=load))
+        print(table(figures))
     return 0
 
 

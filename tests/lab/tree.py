@@ -5,6 +5,7 @@
     host   base, and what the package depends on; made by installing it, so that its Depends are proven complete, and
            what it recommends
     ceph   base, and what a Ceph cluster of one host needs
+    libvirt  base, and what a host of libvirt needs
 
 A tree is a directory of its own, not an overlay layer on the one below: the copy takes a second, and it also works
 where the cache itself lies on an overlay, which cannot carry an upper layer. Each is named after a hash of its recipe,
@@ -33,6 +34,7 @@ BASE = """
 """.split()  # noqa: SIM905
 BUILD = ["build-essential", "lintian"]  # the rest is debian/control's Build-Depends
 CEPH = ["ceph-mon", "ceph-osd", "ceph-common"]  # rbd needs no manager
+LIBVIRT = ["libvirt-daemon-system", "libvirt-clients", "qemu-system-x86"]
 UNUSED_DAYS = 7
 
 # What fails or makes no sense in namespaces, or would act on the machine.
@@ -107,12 +109,21 @@ def host(package: Path) -> Path:
 
 def ceph() -> Path:
     """The tree of a host that is a whole Ceph cluster; see ceph.py."""
+    return _with("ceph", CEPH)
+
+
+def libvirt() -> Path:
+    """The tree of a host with libvirt, to compare with."""
+    return _with("libvirt", LIBVIRT)
+
+
+def _with(what: str, packages: Sequence[str]) -> Path:
     below = base()
-    name = f"ceph-{key(below.parent.name, CEPH)}"
-    with made(name, "making the tree with Ceph, about 40 s, once") as new:
+    name = f"{what}-{key(below.parent.name, packages)}"
+    with made(name, f"making the tree with {what}, about 40 s, once") as new:
         if new:
             run(["cp", "--archive", "--reflink=auto", below, new / "tree"])
-            _install(new, f"{NO_SERVICES} {APT} update; {APT} install {' '.join(CEPH)}", {})
+            _install(new, f"{NO_SERVICES} {APT} update; {APT} install {' '.join(packages)}", {})
     return CACHE / name / "tree"
 
 

@@ -1,0 +1,32 @@
+"""Runs on a host: have N VMs, and later tell how they came up again after a reboot.
+
+python3 fleet.py put HOST N     entries, and wait until all run
+python3 fleet.py up N           wait until all run again; print one JSON object
+"""
+
+import json
+import sys
+
+from here import active, disk, entry, put_all, statuses, uuids, value, wait
+
+AGENT = "uncloud-host.service"
+
+
+def put(host: str, count: int) -> None:
+    vms = uuids(count)
+    for me in vms:
+        disk(me)
+    put_all((f"/v1/vm/{me}", entry(host, me)) for me in vms)
+    wait(lambda: statuses().count("RUNNING") == count, "all run", every=0.5)
+
+
+def up(count: int) -> None:
+    wait(lambda: len(active("vm-*.service")) == count, "all are active", every=0.5)
+    began = int(value(AGENT, "ExecMainStartTimestampMonotonic")) / 1e6
+    print(json.dumps({"active": max(active("vm-*.service")) - began}))
+
+
+if sys.argv[1] == "put":
+    put(sys.argv[2], int(sys.argv[3]))
+else:
+    up(int(sys.argv[2]))

@@ -1,0 +1,102 @@
+"""What the programs share that measure on a host: commands, waiting, and entries of VMs."""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+DEADLINE = 300  # seconds for whatever is waited for
+POLL = 0.02
+ENVIRONMENT = os.environ | {"ETCDCTL_API": "3"}
+IMAGES = Path("/var/lib/uncloud-host/images")
+TINY = Path("/root/tiny.img")
+AT_ONCE = 120  # operations; etcd takes 128 in a transaction
+
+
+def run(*command: str, text: str = "") -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(command)[:300]}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def wait(condition: Callable[[], object], what: str, every: float = POLL) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {DEADLINE} s: {what}")
+        time.sleep(every)
+
+
+def show(unit: str, *names: str) -> list[dict[str, str]]:
+    """Properties of one unit, or of all that a pattern finds."""
+    found = run("systemctl", "show", unit, *(f"--property={name}" for name in names)).split("\n\n")
+    return [dict(line.partition("=")[::2] for line in one.splitlines()) for one in found if one.strip()]
+
+
+def value(unit: str, name: str) -> str:
+    return show(unit, name)[0][name]
+
+
+def active(pattern: str) -> list[float]:
+    """When units became active that are, in seconds of the monotonic clock: for Type=exec their exec had succeeded."""
+    found = show(pattern, "ActiveState", "ActiveEnterTimestampMonotonic")
+    return [int(one["ActiveEnterTimestampMonotonic"]) / 1e6 for one in found if one["ActiveState"] == "active"]
+
+
+def uuids(count: int) -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+def disk(name: str) -> str:
+    """A disk of its own with the tiny guest."""
+    path = IMAGES / f"{name}.img"
+    run("install", "-m600", str(TINY), str(path))
+    return str(path)
+
+
+def entry(host: str, me: str, **fields: object) -> str:
+    made = {"host": host, "memory": 16, "stop_timeout": 2, "disks": [{"file": f"{IMAGES}/{me}.img"}]}
+    return json.dumps(made | fields)
+
+
+def put_all(entries: Iterable[tuple[str, str]]) -> None:
+    """Write entries, a hundred in a transaction, as a scheduler does."""
+    _txn([f"put {key} {json.dumps(text)}" for key, text in entries])
+
+
+def delete_all(keys: Iterable[str]) -> None:
+    _txn([f"del {key}" for key in keys])
+
+
+def _txn(operations: Sequence[str]) -> None:
+    for start in range(0, len(operations), AT_ONCE):
+        lines = "\n".join(operations[start : start + AT_ONCE])
+        run("etcdctl", "txn", text=f"\n{lines}\n\n\n")  # no condition, operations, nothing else
+
+
+def statuses() -> list[str]:
+    """The status of each entry."""
+    values = run("etcdctl", "get", "--prefix", "--print-value-only", "/v1/vm/").splitlines()
+    return [json.loads(text).get("status", "") for text in values if text]
+
+
+def settled() -> None:
+    """Wait until the agent has told all ends, so that nothing is measured while it still works on what was before."""
+    ends = Path("/var/lib/uncloud-host/ends")
+    wait(lambda: not any(ends.iterdir()), "the agent has dealt with all ends")
+
+
+def usage(unit: str) -> float:
+    """CPU seconds that a service has used."""
+    return int(value(unit, "CPUUsageNSec")) / 1e9
+
+
+def memory(unit: str) -> float:
+    """MiB of a service's main process: its own, and its part of what is shared (PSS)."""
+    rollup = Path(f"/proc/{value(unit, 'MainPID')}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024

@@ -139,7 +139,8 @@ class World:
     def runs(self, uuid: str = "") -> list[dict[str, Any]]:
         """The records of how long a VM ran (or all), as they began."""
         lines = self.etcd.run("etcdctl", "get", "--prefix", "--print-value-only", f"/v1/runtime/{uuid}").stdout
-        return [json.loads(line) for line in lines.splitlines() if line]
+        # Keys sort by second.
+        return sorted((json.loads(line) for line in lines.splitlines() if line), key=lambda run: str(run["started"]))
 
     # VMs
 

@@ -45,11 +45,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [row for row in arguments.rows if row not in ROWS]:
         parser.error(f"{unknown[0]}: expected one of {', '.join(ROWS)}")
+    rows = arguments.rows or list(ROWS)
+    if arguments.plot and not {"systemd-run", "grow"} <= set(rows):
+        parser.error("--plot: expected systemd-run and grow among the rows")
     if arguments.plot and not shutil.which("gnuplot"):
         parser.error("--plot: expected gnuplot to be installed (apt install gnuplot-nox)")
     load = os.getloadavg()[0]
     try:
-        figures = measure(arguments.rows or list(ROWS), SMALL if arguments.small else Sizes())
+        figures = measure(rows, SMALL if arguments.small else Sizes())
     except (LabError, CommandFailed, AssertionError, subprocess.TimeoutExpired) as error:
         print(f"tests/bench/run: {error}", file=sys.stderr)
         return 1

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from uncloud_host import limits, machine, needs, spool, supplies, unit, witness
+from uncloud_host import limits, machine, needs, reconcile, spool, supplies, unit, witness
 from uncloud_host.actions import Action, Limit, Release, Reset, Secure, SetStatus, Start, Stop, Tell, Wait
 from uncloud_host.claiming import asks_to_run
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
-from uncloud_host.conflict import conflict
+from uncloud_host.conflict import Sharing, conflict
 from uncloud_host.counts import Step
 from uncloud_host.desired import Entries
 from uncloud_host.etcd import KeyValue
@@ -19,12 +19,23 @@ from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM, Status
 from uncloud_host.observe import Units
-from uncloud_host.reconcile import failed
 from uncloud_host.store import Refused, Store
 from uncloud_host.systemd import Refusal, Systemd, UnitExists
 from uncloud_host.telling import Teller
-from uncloud_host.unit import Evidence, State
+from uncloud_host.unit import Evidence
 from uncloud_host.witness import Witness
+
+
+@dataclass(slots=True)
+class Given:
+    """What was given out in this pass; the next one finds it in the list of units."""
+
+    screens: dict[str, str] = field(default_factory=dict)  # uuid: the VNC address, or nothing
+    sharing: Sharing | None = None  # of all that have an entry here; made when a pass first starts something
+
+    def clear(self) -> None:
+        """Begin another pass."""
+        self.screens, self.sharing = {}, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Hands:
     units: Units
     teller: Teller
     witness: Witness
-    screens: dict[str, str] = field(default_factory=dict)  # uuid: the VNC address given out in this pass
+    given: Given = field(default_factory=Given)
 
     def do(self, uuid: str, entry: KeyValue | None, action: Action) -> bool:
         """Do one action about a VM; False if its entry or claim has changed since, and nothing was done.
@@ -103,7 +114,6 @@ class Hands:
             return self._fail(vm, entry, str(problem))
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
-        self.screens[vm.uuid] = address or ""
         reason += "; it was taken over" if claim.replaces else ""
         self.teller.say(vm.uuid, f"starting: {reason}")
         self.teller.will_start(vm, reason)
@@ -113,6 +123,7 @@ class Hands:
             pass  # somebody was faster; what there is now is looked at next
         except Refusal as refusal:
             return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
+        self.given.screens[vm.uuid] = address or ""
         counts.step(vm.uuid, Step.ASKED, time.time())
         return True
 
@@ -145,27 +156,33 @@ class Hands:
 
     def _fail(self, vm: VM, entry: KeyValue | None, text: str) -> bool:
         self.witness.drop(vm.uuid)
-        return all(self.do(vm.uuid, entry, action) for action in failed(vm, text))
+        return all(self.do(vm.uuid, entry, action) for action in reconcile.failed(vm, text))
 
     def _before(self, vm: VM) -> Iterator[VM]:
-        """List the VMs of this host that have a better right to a disk or a mac: they run, or were there earlier."""
-        for uuid in self.entries.uuids() - {vm.uuid}:
+        """List the VMs that share something with this one and have a better right to it: they run, or were there
+        earlier."""
+        if self.given.sharing is None:
+            all_ = (self.entries.desired(uuid, self.entries.entry(uuid)) for uuid in self.entries.uuids())
+            self.given.sharing = Sharing(one for one in all_ if isinstance(one, VM))
+        self.given.sharing.add(vm)  # it may be newer
+        for uuid in self.given.sharing.others(vm):
             other = self.entries.desired(uuid, self.entries.entry(uuid))
             if not isinstance(other, VM) or not asks_to_run(other, self.me):
                 continue
-            if uuid in self.units or (other.create_revision, other.uuid) < (vm.create_revision, vm.uuid):
+            is_started = uuid in self.units or uuid in self.given.screens
+            if is_started or (other.create_revision, other.uuid) < (vm.create_revision, vm.uuid):
                 yield other
 
     def _vnc_addresses(self, uuid: str) -> list[str]:
         """Addresses that other VMs have, or were given a moment ago: QEMU takes a while to listen."""
         given = {other: seen.evidence.vnc for other, seen in self.units.observed.items() if seen.evidence}
-        return [address for other, address in (given | self.screens).items() if address and other != uuid]
+        return [address for other, address in (given | self.given.screens).items() if address and other != uuid]
 
     def _stop(self, action: Stop, reason: str, event: Name, revision: int) -> None:
         uuid, observed = action.uuid, self.units.get(action.uuid)
         self.teller.say(uuid, f"stopping: {reason}")
         invocation = self.units.invocation(uuid) or observed.invocation
-        if observed.state == State.RESTARTING:  # no program runs then: this is the end of no run, and nobody records it
+        if reconcile.is_between_runs(observed, invocation):
             self.teller.about(uuid, action.event, invocation, reason)
         try:
             spool.write_intent(uuid, invocation, event, reason, revision)

@@ -135,7 +135,7 @@ class Agent:
         names, uuids = self._take(messages)
         self._unfinished |= uuids
         changed = self._units.look(names)
-        self._hands.screens.clear()  # what was started before is in the list now
+        self._hands.given.clear()
         self._standing.check_name(self._units.observed)
         self._unfinished |= changed.keys()
         for uuid, (old, new) in changed.items():

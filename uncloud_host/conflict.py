@@ -25,5 +25,27 @@ def conflict(vm: VM, others: Iterable[VM]) -> str:
     return ""
 
 
+class Sharing:
+    """Who names the same disks and macs: most VMs share nothing, and need not be compared with each other."""
+
+    def __init__(self, vms: Iterable[VM]) -> None:
+        self._by_thing: dict[object, set[str]] = {}
+        for vm in vms:
+            self.add(vm)
+
+    def add(self, vm: VM) -> None:
+        """Learn what a VM names."""
+        for thing in _things(vm):
+            self._by_thing.setdefault(thing, set()).add(vm.uuid)
+
+    def others(self, vm: VM) -> set[str]:
+        """List the uuids of VMs that share something with this one."""
+        return {uuid for thing in _things(vm) for uuid in self._by_thing.get(thing, ())} - {vm.uuid}
+
+
+def _things(vm: VM) -> list[object]:
+    return [*(disk.source for disk in vm.entry.disks), *_macs(vm)]
+
+
 def _macs(vm: VM) -> list[str]:
     return [nic.mac or names.mac(vm.uuid, index) for index, nic in enumerate(vm.entry.nics)]

@@ -127,6 +127,13 @@ def _should_run(
         yield from _run(vm, observed, now=now, retry=retry, wait=wait)
 
 
+def is_between_runs(observed: Observed, invocation: str) -> bool:
+    """Tell whether a stop now is the end of no run: systemd waits before it restarts the VM, no program is there to
+    record anything. `invocation` is read after the rest: if it is another one, systemd has been faster.
+    """
+    return observed.state == State.RESTARTING and observed.invocation == invocation
+
+
 def has_consequences(end: End) -> bool:
     """Tell whether an end may have to be written into etcd."""
     return conclude(end)[0] in (Name.STOPPED_BY_HAND, Name.COULD_NOT_START)

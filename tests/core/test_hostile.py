@@ -1,5 +1,6 @@
 """Whatever a field says, it is refused by its path, or it is that field's value and nothing else."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -28,7 +29,7 @@ from core.hostile import (
     words,
 )
 from uncloud_host import names, qemu, shell, unit, unitfile
-from uncloud_host.conflict import conflict
+from uncloud_host.conflict import Sharing, conflict
 from uncloud_host.models import VM, InvalidEntry, host_of, parse
 from uncloud_host.patch import patched
 from uncloud_host.unit import Evidence
@@ -201,6 +202,20 @@ def test_a_mac_that_is_another_nics_by_default_is_refused() -> None:
     derived = names.mac(UUID, 0)
     machine = vm({"host": "a", "nics": [{"bridge": "b"}, {"bridge": "b", "mac": derived}]})
     assert conflict(machine, []) == f"nics[1].mac: {derived} is that of nics[0] too"
+
+
+def test_who_shares_nothing_with_a_vm_need_not_be_compared_with_it() -> None:
+    entries: dict[str, dict[str, object]] = {
+        "file": {"disks": [{"file": "/images/a"}]},
+        "rbd": {"disks": [{"rbd": "one/a"}]},
+        "mac": {"nics": [{"bridge": "b", "mac": names.mac(UUID, 0)}]},
+        "none": {"disks": [{"file": "/images/b"}, {"rbd": "one/b"}], "nics": [{"bridge": "b"}]},
+    }
+    others = {name: dataclasses.replace(vm({"host": "a"} | entry), uuid=name) for name, entry in entries.items()}
+    disks = [{"file": "/images/a"}, {"rbd": "one/a"}]
+    machine = vm({"host": "a", "disks": disks, "nics": [{"bridge": "c"}]})
+    assert Sharing([machine, *others.values()]).others(machine) == {"file", "rbd", "mac"}
+    assert {name for name, other in others.items() if conflict(machine, [other])} == {"file", "rbd", "mac"}
 
 
 MIB = 1 << 20

@@ -396,3 +396,14 @@ def test_limits_are_changed_while_it_runs(said: dict[str, int] | None, fingerpri
     observed = dataclasses.replace(observed, evidence=dataclasses.replace(observed.evidence, limits=fingerprint))
     assert short(plan(entry, observed, MINE, ME, now=50)) == actions
     assert settled(entry, observed, MINE, ME, now=50) == (not actions)
+
+
+@pytest.mark.parametrize(
+    ("state", "invocation", "expected"),
+    [("restarting", "i1", True), ("restarting", "i2", False), ("running", "i1", False)],
+)
+def test_a_stop_between_two_runs_is_no_runs_end_unless_the_next_has_begun_meanwhile(
+    state: str, invocation: str, *, expected: bool
+) -> None:
+    """See faults/test_storm: etcd was slow between the look and the stop, and the run that had begun had no end."""
+    assert reconcile.is_between_runs(unit(state), invocation) is expected

@@ -18,6 +18,7 @@ class Presence:
     def __init__(self, connection: Connection, prefix: str, me: Me) -> None:
         self._etcd, self._me = connection, me
         self._key = f"{prefix}/host/{me.host}"
+        self._version = importlib.metadata.version("uncloud-host")  # read from a file each time
         self._since = stamp(datetime.now(UTC))
         self._lease = 0
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -30,7 +31,7 @@ class Presence:
             self._lease = self._etcd.grant(LEASE)
         shown = {
             "host": self._me.host,
-            "version": importlib.metadata.version("uncloud-host"),
+            "version": self._version,
             "machine_id": self._me.machine_id,
             "boot_id": self._me.boot_id,
             "since": self._since,

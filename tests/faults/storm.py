@@ -116,6 +116,7 @@ class Storm:
         self.tally.settled += [time.monotonic() - began] if within == SETTLED else []
         eventually(lambda: not self._deaf(), within=DEAF, every=1, what=lambda: self.report(self._deaf()))
         self.tally.usages.append(usage(self.cluster.worlds[0]))
+        of_etcd.mark(self.sky)  # the agents may have acted on what our own watch has yet to hear
         wrong = self.wrongs() + self.tally.too_much()
         assert not wrong, self.report(wrong)
         eventually(lambda: not not_mailed(look(self.cluster)), within=MAILED, every=1,

@@ -24,8 +24,8 @@ __all__ = ["Changed", "Lost", "Mirror", "Synced", "Told"]
 
 logger = logging.getLogger(__name__)
 
-SILENT = 3  # so many intervals without an answer are doubt
-CHECK = 5  # every so many intervals a read by the quorum proves where history is
+SILENT = 2  # so many intervals without an answer are doubt
+CHECK = 3  # every so many intervals a read by the quorum proves where history is
 CATCH_UP = 0.1
 HEALTHY = 1.0
 DOUBTS = 2
@@ -52,7 +52,7 @@ class Mirror:
         told: Callable[[Told], None],
         hints: Sequence[str] = (),
         interested: Callable[[str], bool] = lambda key: True,  # noqa: ARG005
-        interval: float = 2.0,
+        interval: float = 3.0,
         audit: float = 300.0,
         soon: float = 20.0,
     ) -> None:

@@ -64,6 +64,7 @@ _SIGNATURES = {
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
     "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
+_LEFT_OVER = 5.0  # seconds: sd-bus may keep a message behind one that it answers itself
 _SIGNATURE = {name: signature.encode() for signature, names in _SIGNATURES.items() for name in names.split()}
 
 
@@ -230,9 +231,9 @@ def watch(
             changed(None)
             pause = 0.1
             while not is_over() and (descriptor := bus.get_fd()) >= 0:  # sd-bus closes it itself when it is lost
-                select.select([descriptor], [], [], 1.0)
-                for name in _drain(bus):
+                for name in _drain(bus):  # first: subscribing may have read some
                     changed(name)
+                select.select([descriptor], [], [], _LEFT_OVER)
             raise SystemdError("the connection to the bus was lost")
         except (DBusBaseError, SystemdError, OSError, ValueError) as error:
             bus.close()

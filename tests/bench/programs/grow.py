@@ -1,22 +1,36 @@
-"""Runs on a host: what a start, the agent and its list cost as the number of VMs grows; print one JSON object.
+"""Runs on a host: what a start, the agent, its list and an audit cost as the number of VMs grows, with M entries of
+other hosts in etcd; print one JSON object.
 
-    python3 grow.py HOST SECONDS N...
+    python3 grow.py HOST M SECONDS N...
 
 Instead of QEMU a program that does nothing: a thousand QEMUs want more memory than this is about.
 """
 
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
 
-from here import active, delete_all, entry, memory, put_all, run, statuses, usage, uuids, value, wait
+from here import (
+    active,
+    delete_all,
+    entry,
+    memory,
+    others,
+    presence,
+    put_all,
+    run,
+    timed,
+    usage,
+    uuids,
+    value,
+    wait,
+)
 
 AGENT = "uncloud-host.service"
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 NOTHING = "#!/bin/sh\nexec sleep infinity\n"
-STARTS = 10
+STARTS, LOOKS = 10, 5
 
 
 def bare(host: str, me: str) -> tuple[str, str]:
@@ -35,32 +49,44 @@ def one_more(host: str) -> float:
     return took
 
 
-def timed(*command: str) -> float:
-    began = time.monotonic()
-    run(*command)
-    return time.monotonic() - began
+def running() -> int:
+    """How many VMs of this host run, and have been told to."""
+    return run("uncloud-host", "ls", "--json").count('"asked": "RUNNING"')
 
 
-def look(host: str, seconds: float) -> dict[str, float]:
+def look(host: str, seconds: float) -> dict[str, object]:
     before, began = usage(AGENT), time.monotonic()
     time.sleep(seconds)  # what is measured is time in which nothing happens
     idle = 100 * (usage(AGENT) - before) / (time.monotonic() - began)
-    start = statistics.median(one_more(host) for _ in range(STARTS))
-    return {"idle": idle, "memory": memory(AGENT), "start": start, "list": timed("uncloud-host", "ls", "--json")}
+    return {
+        "idle": idle,
+        "memory": memory(AGENT),
+        "start": [one_more(host) for _ in range(STARTS)],
+        "list": [timed("uncloud-host", "ls", "--json") for _ in range(LOOKS)],
+        "audit": [timed("uncloud-host", "audit", "--json") for _ in range(LOOKS)],
+        "get": [timed("etcdctl", "get", "--prefix", "/v1/vm/") for _ in range(LOOKS)],
+    }
 
 
 def main() -> None:
-    host, seconds, sizes = sys.argv[1], float(sys.argv[2]), [int(word) for word in sys.argv[3:]]
+    host, entries, seconds, sizes = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        float(sys.argv[3]),
+        [int(one) for one in sys.argv[4:]],
+    )
     QEMU.unlink()
     QEMU.write_text(NOTHING)
     QEMU.chmod(0o755)
-    found: dict[int, dict[str, float]] = {}
+    presence(host)
+    others(1, entries)
+    found: dict[int, dict[str, object]] = {}
     vms: list[str] = []
     for size in sizes:
         new = uuids(size - len(vms))
         vms += new
         put_all(bare(host, me) for me in new)
-        wait(lambda size=size: statuses().count("RUNNING") == size, f"{size} run", every=1)
+        wait(lambda size=size: running() == size, f"{size} run", every=1)
         found[size] = look(host, seconds)
         print(f"bench: {size} VMs", file=sys.stderr, flush=True)
     print(json.dumps(found))

@@ -14,6 +14,7 @@ POLL = 0.02
 ENVIRONMENT = os.environ | {"ETCDCTL_API": "3"}
 IMAGES = Path("/var/lib/uncloud-host/images")
 TINY = Path("/root/tiny.img")
+OTHERS = 100  # hosts
 AT_ONCE = 120  # operations; etcd takes 128 in a transaction
 
 
@@ -100,3 +101,39 @@ def memory(unit: str) -> float:
     """MiB of a service's main process: its own, and its part of what is shared (PSS)."""
     rollup = Path(f"/proc/{value(unit, 'MainPID')}/smaps_rollup").read_text()
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def others(number: int, count: int) -> None:
+    """Write entries of other hosts, as long as real ones."""
+    for start in range(0, count, AT_ONCE):
+        put_all(
+            (f"/v1/vm/{_uuid(index)}", _entry(index, number)) for index in range(start, min(count, start + AT_ONCE))
+        )
+
+
+def presence(host: str) -> None:
+    """Make the others seem alive."""
+    ours = json.loads(run("etcdctl", "get", "--print-value-only", f"/v1/host/{host}"))
+    names = [f"other{number}.example.org" for number in range(OTHERS)]
+    put_all(
+        (f"/v1/host/{name}", json.dumps(ours | {"host": name, "machine_id": f"{index:032x}"}))
+        for index, name in enumerate(names, 1)
+    )
+
+
+def _uuid(index: int) -> str:
+    return f"00000000-0000-4000-8000-{index:012x}"
+
+
+def _entry(index: int, number: int) -> str:
+    disks = [{"rbd": f"one/one-{index}-0"}, {"rbd": f"one/one-{index}-1"}]
+    mac = ":".join(f"{byte:02x}" for byte in (2 << 40 | index).to_bytes(6))
+    nics = [{"bridge": "br-customers", "mac": mac}]
+    made = {"host": f"other{index % OTHERS}.example.org", "name": f"customer-{index}", "memory": 4096, "disks": disks}
+    return json.dumps(made | {"nics": nics, "cpu": {"cores": 4}, "status": "RUNNING", "x-change": number})
+
+
+def timed(*command: str) -> float:
+    began = time.monotonic()
+    run(*command)
+    return time.monotonic() - began

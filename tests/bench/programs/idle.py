@@ -3,7 +3,7 @@
     python3 idle.py HOST N M SECONDS
 
 In this order: memory and CPU with nothing to do; the same of PID 1 and the bus with and without the agent; M changes of
-other hosts; the agent's restart; an audit beside `etcdctl get`.
+other hosts; the agent's restart.
 """
 
 import json
@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 from here import (
-    AT_ONCE,
     active,
     delete_all,
     disk,
     entry,
     memory,
+    others,
+    presence,
     put_all,
     run,
     settled,
@@ -30,37 +31,6 @@ from here import (
 
 AGENT, BUS = "uncloud-host.service", "dbus.service"
 TICKS = 100  # a second, of /proc/PID/stat
-OTHERS = 100  # hosts
-
-
-def others(number: int, count: int) -> None:
-    """Write entries of other hosts, as long as real ones."""
-    for start in range(0, count, AT_ONCE):
-        put_all(
-            (f"/v1/vm/{_uuid(index)}", _entry(index, number)) for index in range(start, min(count, start + AT_ONCE))
-        )
-
-
-def presence(host: str) -> None:
-    """Make the others seem alive."""
-    ours = json.loads(run("etcdctl", "get", "--print-value-only", f"/v1/host/{host}"))
-    names = [f"other{number}.example.org" for number in range(OTHERS)]
-    put_all(
-        (f"/v1/host/{name}", json.dumps(ours | {"host": name, "machine_id": f"{index:032x}"}))
-        for index, name in enumerate(names, 1)
-    )
-
-
-def _uuid(index: int) -> str:
-    return f"00000000-0000-4000-8000-{index:012x}"
-
-
-def _entry(index: int, number: int) -> str:
-    disks = [{"rbd": f"one/one-{index}-0"}, {"rbd": f"one/one-{index}-1"}]
-    mac = ":".join(f"{byte:02x}" for byte in (2 << 40 | index).to_bytes(6))
-    nics = [{"bridge": "br-customers", "mac": mac}]
-    made = {"host": f"other{index % OTHERS}.example.org", "name": f"customer-{index}", "memory": 4096, "disks": disks}
-    return json.dumps(made | {"nics": nics, "cpu": {"cores": 4}, "status": "RUNNING", "x-change": number})
 
 
 def used(pid: int) -> float:
@@ -104,12 +74,6 @@ def restarted() -> float:
     return (ready - began) / 1e6
 
 
-def timed(*command: str) -> float:
-    began = time.monotonic()
-    run(*command)
-    return time.monotonic() - began
-
-
 def main() -> None:
     host, count, entries, seconds = sys.argv[1], *map(int, sys.argv[2:])
     vms = uuids(count)
@@ -127,8 +91,6 @@ def main() -> None:
     found["restart"] = [restarted() for _ in range(3)]
     assert {value(f"vm-{me}.service", "MainPID") for me in vms} == pids, "VMs were touched"
     found["memory_after_restart"] = memory(AGENT)
-    found["audit"] = [timed("uncloud-host", "audit", "--json") for _ in range(5)]
-    found["get"] = [timed("etcdctl", "get", "--prefix", "/v1/vm/") for _ in range(5)]
     run("systemctl", "stop", AGENT)
     found["idle_without"] = idle(seconds)
     run("systemctl", "start", AGENT)

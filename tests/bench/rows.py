@@ -119,6 +119,7 @@ def at_once(bench: Bench) -> list[Figure]:
         seconds(f"StartTransientUnit x {count} in a loop -> all executing", loop, loop),
         seconds(f"put x {count} -> all executing", _each(found["etcd"], "active"), loop, Goal(1.3)),
         seconds(f"put x {count} -> all RUNNING in etcd", _each(found["etcd"], "told"), loop),
+        seconds("  longest wait for `systemctl list-units` meanwhile", _each(found["etcd"], "answer")),
     ]
 
 

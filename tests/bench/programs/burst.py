@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from here import active, delete_all, disk, entry, put_all, run, settled, statuses, uuids, wait
+from here import all_active, delete_all, disk, entry, put_all, run, settled, statuses, uuids, wait
 
 from uncloud_host import config, limits, unit
 from uncloud_host.models import VM, parse
@@ -27,15 +27,14 @@ def through_etcd(host: str, vms: list[str]) -> dict[str, float]:
     """Put them all; they are there as soon as etcd has the first hundred."""
     put = time.monotonic()
     put_all((f"/v1/vm/{me}", entry(host, me)) for me in vms)
-    wait(lambda: len(active("vm-*.service")) == len(vms), "all are active", every=0.5)
-    last = max(active("vm-*.service"))
+    last, answer = all_active(len(vms))
     wait(lambda: statuses().count("RUNNING") == len(vms), "all entries say RUNNING", every=0.1)
     told = time.monotonic()
     put_all((f"/v1/vm/{me}", entry(host, me, status="TO_STOP")) for me in vms)
     wait(lambda: statuses().count("STOP") == len(vms), "all entries say STOP", every=0.5)
     delete_all(f"/v1/vm/{me}" for me in vms)
     settled()
-    return {"active": last - put, "told": told - put}
+    return {"active": last - put, "told": told - put, "answer": answer}
 
 
 def by_a_loop(units: list[Unit]) -> dict[str, float]:
@@ -46,8 +45,7 @@ def by_a_loop(units: list[Unit]) -> dict[str, float]:
     for name, properties in units:
         systemd.start(name, properties)
     sent = time.monotonic()
-    wait(lambda: len(active("vm-*.service")) == len(units), "all are active", every=0.5)
-    last = max(active("vm-*.service"))
+    last, _ = all_active(len(units))
     run("systemctl", "stop", "vm-*.service")
     run("systemctl", "start", "uncloud-host")
     settled()

@@ -7,7 +7,7 @@ python3 fleet.py up N           wait until all run again; print one JSON object
 import json
 import sys
 
-from here import active, disk, entry, put_all, statuses, uuids, value, wait
+from here import all_active, disk, entry, put_all, statuses, uuids, value, wait
 
 AGENT = "uncloud-host.service"
 
@@ -21,9 +21,9 @@ def put(host: str, count: int) -> None:
 
 
 def up(count: int) -> None:
-    wait(lambda: len(active("vm-*.service")) == count, "all are active", every=0.5)
+    last, _ = all_active(count)
     began = int(value(AGENT, "ExecMainStartTimestampMonotonic")) / 1e6
-    print(json.dumps({"active": max(active("vm-*.service")) - began}))
+    print(json.dumps({"active": last - began}))
 
 
 if sys.argv[1] == "put":

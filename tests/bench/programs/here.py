@@ -49,6 +49,23 @@ def active(pattern: str) -> list[float]:
     return [int(one["ActiveEnterTimestampMonotonic"]) / 1e6 for one in found if one["ActiveState"] == "active"]
 
 
+def all_active(count: int) -> tuple[float, float]:
+    """Wait until so many VMs are active; tell when the last became it, and how long systemctl took at most to answer.
+
+    A list is one call. `systemctl show` of a pattern is one for each unit, and would keep PID 1 from starting them.
+    """
+    took = [0.0]
+
+    def are_there() -> bool:
+        began = time.monotonic()
+        listed = run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "vm-*.service")
+        took.append(time.monotonic() - began)
+        return len(listed.splitlines()) == count
+
+    wait(are_there, f"{count} are active", every=0.2)
+    return max(active("vm-*.service")), max(took)
+
+
 def uuids(count: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(count)]
 

@@ -18,7 +18,7 @@ class Usage:
 
     fds: int
     threads: int
-    memory: float  # MiB, proportional set size
+    memory: float  # MiB that are its own: of shared files PSS counts more as soon as others end
     kinds: Counter[str]  # of descriptors and threads
     cpu: float  # seconds
     time: float  # on time.monotonic's clock
@@ -92,10 +92,10 @@ def usage(world: World) -> Usage:
     pid, cpu = about["MainPID"], int(about["CPUUsageNSec"]) / 1e9
     directory = f"/proc/{pid}"
     threads = world.shell(f"cat {directory}/task/*/comm", check=False).splitlines()  # some end meanwhile
-    pss = re.search(r"^Pss: *([0-9]+) kB", world.shell(f"cat {directory}/smaps_rollup"), re.MULTILINE)
-    assert pss
+    own = re.search(r"^Anonymous: *([0-9]+) kB", world.shell(f"cat {directory}/smaps_rollup"), re.MULTILINE)
+    assert own
     # It follows each VM's recorder.
     links = world.shell(f"readlink {directory}/fd/*", check=False).splitlines()
     fds = [fd for fd in links if not fd.endswith("events.json")]
     kinds = Counter(re.sub("[0-9a-f-]{36}|[0-9]+", "N", one) for one in fds + threads)
-    return Usage(len(fds), len(threads), int(pss[1]) / 1024, kinds, cpu, time.monotonic())
+    return Usage(len(fds), len(threads), int(own[1]) / 1024, kinds, cpu, time.monotonic())

@@ -116,7 +116,8 @@ def test_the_tap_of_a_unit_that_failed_stays_until_the_unit_is_gone(host: World)
     assert len(taps(host, uuid)) == 1
     ask_stop(host, uuid)
     wait_none(host)
-    assert any(f"removed tap {names.tap(uuid, 0)}, which no VM has any more" in line for line in host.agent_lines())
+    said = f"removed tap {names.tap(uuid, 0)}, which no VM has any more"
+    eventually(lambda: any(said in line for line in host.agent_lines()), what=said)
 
 
 @pytest.mark.parametrize("away", [["stop"], ["kill", "--signal=KILL"]], ids=" ".join)

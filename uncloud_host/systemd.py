@@ -39,6 +39,7 @@ _SIGNALS = (
     _SENDER + b",interface='org.freedesktop.systemd1.Manager',member='Reloading'",
     b"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
 )
+_LEFT_OVER = 5.0  # seconds: sd-bus may keep a message behind one that it answers itself
 # pystemd knows half of what a VM's unit needs, another half in each version: so the table is ours.
 _SIGNATURES = {
     "a(sasb)": "ExecStart",
@@ -64,7 +65,6 @@ _SIGNATURES = {
     "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
     "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
 }
-_LEFT_OVER = 5.0  # seconds: sd-bus may keep a message behind one that it answers itself
 _SIGNATURE = {name: signature.encode() for signature, names in _SIGNATURES.items() for name in names.split()}
 
 

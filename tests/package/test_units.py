@@ -126,6 +126,15 @@ def test_systemctl_isolate_leaves_vms_alone(new_world) -> None:
     assert [world.events(uuid) for uuid in [*vms, another]] == [["started"]] * 3
 
 
+def test_all_vms_together_have_a_weight_that_can_be_changed(world: World) -> None:
+    """That the kernel heeds it is not seen: hosts of the lab have no cpu controller."""
+    weight = "systemctl show --value --property=CPUWeight"
+    assert world.shell(f"{weight} uncloud-vm.slice") == "100\n"
+    world.host.run("systemctl", "set-property", "--runtime", "uncloud.slice", "CPUWeight=50")
+    assert world.shell(f"{weight} uncloud.slice; {weight} uncloud-vm.slice") == "50\n100\n"
+    world.host.run("systemctl", "revert", "uncloud.slice")
+
+
 def test_stopping_the_slice_presses_every_power_button(new_world) -> None:
     world = new_world()
     vms = [world.vm() for _ in range(3)]

@@ -54,7 +54,7 @@ def running() -> int:
     return run("uncloud-host", "ls", "--json").count('"asked": "RUNNING"')
 
 
-def look(host: str, seconds: float) -> dict[str, object]:
+def look(host: str, seconds: int) -> dict[str, object]:
     before, began = usage(AGENT), time.monotonic()
     time.sleep(seconds)  # what is measured is time in which nothing happens
     idle = 100 * (usage(AGENT) - before) / (time.monotonic() - began)
@@ -69,12 +69,7 @@ def look(host: str, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
-    host, entries, seconds, sizes = (
-        sys.argv[1],
-        int(sys.argv[2]),
-        float(sys.argv[3]),
-        [int(one) for one in sys.argv[4:]],
-    )
+    host, entries, seconds, *sizes = sys.argv[1], *map(int, sys.argv[2:])
     QEMU.unlink()
     QEMU.write_text(NOTHING)
     QEMU.chmod(0o755)

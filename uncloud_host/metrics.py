@@ -1,6 +1,6 @@
 """Metrics for Prometheus: the only module that imports prometheus_client. Serves them over HTTP, to anybody.
 
-Whoever asks gets a thread for ANSWER seconds, or a little more; of too many at once the oldest gives way. So nobody who
+Whoever asks gets a thread for some seconds, or a little more; of too many at once the oldest gives way. So nobody who
 is slow, silent or speaks nonsense holds up another, and none of them the agent.
 """
 
@@ -19,7 +19,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from uncloud_host.counts import Histogram
 from uncloud_host.figures import Family
 
-ANSWER = 10.0  # seconds for one who asks
 MOST = 16  # at once
 _KINDS = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 
@@ -67,11 +66,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, look: Callable[[], Iterable[Family]]) -> None:
-        """Raises OSError if that address cannot be had."""
+    def __init__(self, host: str, port: int, look: Callable[[], Iterable[Family]], patience: float = 10.0) -> None:
+        """`patience` is in seconds, for one who asks. Raises OSError if that address cannot be had."""
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
-        self._registry = registry(look)
+        self._registry, self.patience = registry(look), patience
         self._asking: dict[Any, float] = {}  # connections, in order, and until when they are borne with
         self._lock, self._rendering = threading.Lock(), threading.Lock()
         super().__init__(address[:2], _Answer)  # type: ignore[arg-type]
@@ -90,7 +89,7 @@ class Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin a thread; of too many the oldest gives way."""
         with self._lock:
-            self._asking[request] = time.monotonic() + ANSWER
+            self._asking[request] = time.monotonic() + self.patience
             oldest = list(self._asking)[:-MOST]
         self._end(oldest)
         super().process_request(request, client_address)
@@ -119,9 +118,12 @@ class Server(ThreadingHTTPServer):
 
 
 class _Answer(BaseHTTPRequestHandler):
-    timeout = ANSWER
     server: Server
     server_version, sys_version = "uncloud-host", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.patience)
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":

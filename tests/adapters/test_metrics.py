@@ -5,7 +5,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -23,15 +23,21 @@ FAMILIES = [
 ]
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def server(request: pytest.FixtureRequest) -> Iterator[metrics.Server]:
-    made = metrics.Server(request.param, 0, lambda: FAMILIES)
+@contextmanager
+def serving(host: str, patience: float = 10.0) -> Iterator[metrics.Server]:
+    made = metrics.Server(host, 0, lambda: FAMILIES, patience)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
     made.shutdown()
     thread.join()
     made.server_close()
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def server(request: pytest.FixtureRequest) -> Iterator[metrics.Server]:
+    with serving(request.param) as made:
+        yield made
 
 
 def connect(server: metrics.Server) -> socket.socket:
@@ -89,8 +95,7 @@ def test_nonsense_holds_up_nobody(server: metrics.Server) -> None:
             assert "uncloud_vms" in get(server)
 
 
-def test_nobody_has_a_thread_for_long(server: metrics.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "ANSWER", 0.5)
+def test_nobody_has_a_thread_for_long() -> None:
     over = threading.Event()
 
     def drip(slow: socket.socket) -> None:
@@ -98,7 +103,7 @@ def test_nobody_has_a_thread_for_long(server: metrics.Server, monkeypatch: pytes
             while not over.wait(0.05):
                 slow.sendall(b"X")
 
-    with connect(server) as slow:
+    with serving("127.0.0.1", patience=0.5) as server, connect(server) as slow:
         dripping = threading.Thread(target=drip, args=[slow])
         dripping.start()
         try:

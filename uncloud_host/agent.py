@@ -14,29 +14,27 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from uncloud_host import machine, news, reconcile, supplies, systemd
+from uncloud_host import machine, news, supplies, systemd
 from uncloud_host.act import Hands
-from uncloud_host.actions import Action, Start
 from uncloud_host.channels import channels
 from uncloud_host.claims import Claims
 from uncloud_host.config import Config
 from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
-from uncloud_host.etcd import Connection, EtcdError, KeyValue
+from uncloud_host.etcd import Connection, EtcdError
 from uncloud_host.exporting import Exporter
-from uncloud_host.facts import Desired, Invalid, Observed
 from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
-from uncloud_host.models import VM
 from uncloud_host.observe import Units
 from uncloud_host.presence import Presence
+from uncloud_host.reconciling import Reconciler
 from uncloud_host.recordings import Recordings
+from uncloud_host.registering import Register
 from uncloud_host.resolving import Resolver
-from uncloud_host.retries import Retries
 from uncloud_host.runs import Runs
 from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
-from uncloud_host.systemd import Refusal, Systemd, SystemdError
+from uncloud_host.systemd import Systemd, SystemdError
 from uncloud_host.taps import Sweeper
 from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
@@ -68,9 +66,10 @@ class Agent:
         self._spool = Spool()
         self._entries = Entries(self._connection, self._store, config.host, runs_here=self._units, told=self._inbox.put)
         self._claims = Claims(self._store, self._me)
-        self._runs = Runs(self._me, self._store, self._systemd.booted)
+        self._runs = Runs(self._me, self._systemd.booted)
+        self._register = Register(self._runs, self._store, config.host)
         events = channels(self._spool, self._store, config.host, config.mail)
-        self._channels = (*events, self._runs.channel)
+        self._channels = (*events, self._register.channel)
         troubles = Troubles()
         self._teller = Teller(self._spool, troubles, self._runs, config.host, self._channels)
         self._resolver = Resolver(troubles, self._teller, self._entries, self._units, self._claims, self._me)
@@ -88,10 +87,10 @@ class Agent:
         )
         presence = Presence(self._connection, config.prefix, self._me)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
-        self._retries, self._sweeper = Retries(), Sweeper(self._systemd)
+        self._reconciler = Reconciler(self._hands, self._ends, self._trust, self._standing)
+        self._sweeper = Sweeper(self._systemd)
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
-        self._quiet: dict[str, tuple[int, Observed]] = {}  # nothing is to be done about these while they are so
         self._unfinished: set[str] = set()  # to be looked at again: something went wrong on the way
 
     def run(self) -> str:
@@ -159,7 +158,7 @@ class Agent:
         running = self._units.ours()
         self._trust.judge(running)
         if self._trust.must_list:
-            self._quiet.clear()
+            self._reconciler.all_changed()
             self._entries.forget(others_than=())  # the same revision of another history says something else
             entries = self._claims.list(running)
             created = {uuid: entry.create_revision for uuid, entry in entries.items() if entry}
@@ -172,7 +171,7 @@ class Agent:
             self._unfinished |= self._entries.uuids() | self._units.observed.keys() | self._claims.mine()
         for uuid in sorted(self._unfinished | self._trust.doubts.keys()):
             self._show_life()
-            if self._finish(uuid):
+            if self._reconciler.finish(uuid):
                 self._unfinished.discard(uuid)
         if not self._trust.doubts and not self._trust.wait:
             self._resolver.look()
@@ -183,21 +182,6 @@ class Agent:
         if everything:
             self._tidy()
             self._report()
-
-    def _finish(self, uuid: str) -> bool:
-        """Do all that is to be done about one VM; False if something concerning this VM alone is in the way."""
-        try:
-            if self._ends.write(uuid):
-                self._look_after(uuid)
-        except Refusal as refusal:
-            self._teller.say_once(uuid, f"systemd refused: {refusal}")
-            return False
-        except EtcdError as error:
-            if error.is_about_all:
-                raise
-            self._teller.say_once(uuid, str(error))
-            return False
-        return True
 
     def _take(self, messages: Iterable[Message]) -> tuple[set[str | None], set[str]]:
         """Sort hints into names of units and uuids of entries, and follow how we stand with etcd."""
@@ -223,69 +207,18 @@ class Agent:
                         self._channels[0].look()  # the log
                         self._channels[-1].look()  # the runs
                     if message.regressed:
-                        self._runs.repeat()
+                        self._register.repeat()
                     self._trust.synced(message)
         return names, uuids
 
     def _changed(self, keys: Mapping[str, int]) -> set[str]:
         for key, revision in keys.items():
-            self._quiet.pop(self._entries.uuid(key), None)
+            self._reconciler.changed(self._entries.uuid(key))
             if self._entries.is_claim(key):
                 self._claims.changed(self._entries.uuid(key), revision)
             else:
                 self._teller.counts.heard(self._entries.uuid(key), revision, time.time())
         return {self._entries.uuid(key) for key in keys}
-
-    def _look_after(self, uuid: str) -> None:
-        """Make one VM what it should be."""
-        entry, observed = self._entries.entry(uuid), self._units.get(uuid)
-        claim, doubt = self._claims.get(uuid), self._trust.doubts.get(uuid)
-        if entry:
-            self._trust.there(uuid)
-        desired = self._desired(uuid, entry)
-        retry = self._retries.is_due(uuid, desired)
-        known = (entry.mod_revision if entry else 0, observed)
-        # What changes by itself with time is never quiet.
-        is_quiet = self._quiet.get(uuid) == known and not retry and observed.state in (State.ABSENT, State.FAILED)
-        if not doubt and (is_quiet or reconcile.settled(desired, observed, claim, self._me, now=time.time())):
-            return
-        if doubt or reconcile.must_read(desired, observed, claim, self._me):
-            entry, claim = self._claims.read(uuid)
-            desired = self._desired(uuid, entry)
-            if observed.state == State.ABSENT and uuid not in self._claims.mine():
-                self._entries.leave(uuid)
-        if isinstance(desired, Invalid) and not self._is_ours_to_report(uuid, entry, observed):
-            self._trust.doubts.pop(uuid, None)
-            return
-        if entry is None and observed.state != State.ABSENT and not self._trust.has_heard(uuid):
-            return  # whether others were deleted with it is not known yet
-        wait, now = self._standing.wait, time.time()
-        actions = reconcile.plan(desired, observed, claim, self._me, now=now, retry=retry, doubt=doubt, wait=wait)
-        if not all(self._do(uuid, entry, action, retry=retry) for action in actions):
-            return
-        self._trust.doubts.pop(uuid, None)
-        if not actions and entry:
-            self._quiet[uuid] = known
-
-    def _do(self, uuid: str, entry: KeyValue | None, action: Action, *, retry: bool) -> bool:
-        if isinstance(action, Start) and retry:
-            self._retries.tried(uuid)
-        done = self._hands.do(uuid, entry, action)
-        if isinstance(action, Start) and retry and self._witness.is_asked(uuid):
-            self._retries.not_yet(uuid)
-        if isinstance(action, Start) and not done and self._claims.get(uuid):
-            self._look_after(uuid)  # by the claim that is in the way, which we did not know
-        return done
-
-    def _desired(self, uuid: str, entry: KeyValue | None) -> Desired:
-        desired = self._entries.desired(uuid, entry)
-        if isinstance(desired, VM):
-            self._teller.named(uuid, desired.name)
-        return desired
-
-    def _is_ours_to_report(self, uuid: str, entry: KeyValue | None, observed: Observed) -> bool:
-        """An invalid entry is reported by the host that runs or claims the VM, else by the one that it names."""
-        return self._entries.names_us(entry) or observed.state != State.ABSENT or uuid in self._claims.mine()
 
     def _show_life(self) -> None:
         """Tell the watchdog, also in the middle of a pass: a hundred VMs may take their time."""
@@ -298,9 +231,8 @@ class Agent:
     def _tidy(self) -> None:
         """Forget what is gone: nothing here may grow with the number of VMs that there ever were."""
         known = self._entries.uuids() | self._units.observed.keys() | self._claims.mine()
-        self._quiet = {uuid: quiet for uuid, quiet in self._quiet.items() if uuid in known}
+        self._reconciler.forget(others_than=known)
         self._claims.forget(others_than=known)
-        self._retries.forget(others_than=known)
         self._witness.forget(others_than=known)
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from uncloud_host import audit, machine, outbox, view
-from uncloud_host.audit import Finding
 from uncloud_host.config import Config
 from uncloud_host.etcd import EtcdError
 from uncloud_host.events import clean, stamp
+from uncloud_host.findings import Finding, Key
 from uncloud_host.looking import show_json
 from uncloud_host.reporting import Reporter
 from uncloud_host.snapshot import Wrong
@@ -55,8 +55,8 @@ def run(arguments: Namespace, known: Config) -> int:
 
 def _look(survey: Survey, reporter: Reporter | None, *, wait: bool) -> list[Finding]:
     """Look, and again when what was seen the first time may have lasted long enough; give what counts."""
-    since: dict[audit.Key, float] = {}
-    watched: set[audit.Key] | None = None
+    since: dict[Key, float] = {}
+    watched: set[Key] | None = None
     while True:
         found = survey.look()
         findings = audit.remembered(audit.classify(found), since, found.open)

@@ -34,7 +34,7 @@ class Entries:
             select=self._concerns_us,
             told=told,
             hints=[self._claims],
-            interested=lambda claim: self.uuid(claim) in runs_here or self.entry(self.uuid(claim)) is not None,
+            interesting=lambda claim: self.uuid(claim) in runs_here or self.entry(self.uuid(claim)) is not None,
         )
 
     def uuid(self, key: str) -> str:
@@ -47,11 +47,11 @@ class Entries:
 
     def uuids(self) -> set[str]:
         """List the VMs that have an entry here."""
-        return {self.uuid(key) for key in self.mirror.snapshot()}
+        return {self.uuid(key) for key in self.mirror.kept.snapshot()}
 
     def entry(self, uuid: str) -> KeyValue | None:
         """Return the entry as last told; it may be gone from etcd, or there and not ours."""
-        return self.mirror.get(self._vms + uuid)
+        return self.mirror.kept.get(self._vms + uuid)
 
     def desired(self, uuid: str, entry: KeyValue | None) -> Desired:
         """Say what an entry asks for."""
@@ -65,7 +65,7 @@ class Entries:
 
     def leave(self, uuid: str) -> None:
         """Keep an entry no longer that has moved away from this host."""
-        self.mirror.forget(self._vms + uuid)
+        self.mirror.kept.forget(self._vms + uuid)
 
     def forget(self, others_than: Container[str]) -> None:
         """Forget what was read of entries that are gone."""

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from uncloud_host.drift import Comparison, Foreign
-from uncloud_host.etcd import PROGRESS, Batch, Connection, EtcdError, KeyValue, Position, Watch, WatchError
+from uncloud_host.etcd import PROGRESS, Batch, Connection, EtcdError, Position, Watch, WatchError
 from uncloud_host.news import Changed, Lost, Synced, Told
+from uncloud_host.replica import Replica, Select
 
 __all__ = ["Changed", "Lost", "Mirror", "Synced", "Told"]
 
@@ -48,52 +48,32 @@ class Mirror:
         connection: Connection,
         prefix: str,
         *,
-        select: Callable[[str, bytes], bool],
+        select: Select,
         told: Callable[[Told], None],
         hints: Sequence[str] = (),
-        interested: Callable[[str], bool] = lambda key: True,  # noqa: ARG005
+        interesting: Callable[[str], bool] = lambda key: True,  # noqa: ARG005
         interval: float = 3.0,
         audit: float = 300.0,
         soon: float = 20.0,
     ) -> None:
         """`audit` is the time between comparisons with etcd; after a resume one comes within `soon`."""
         self._connection, self._prefix, self._hints = connection, prefix, tuple(hints)
-        self._select, self._told, self._interested = select, told, interested
+        self._told = told
         self._interval, self._audit, self._soon = interval, audit, soon
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # between the mirror's thread and those that ask
-        self._kept: dict[str, KeyValue] = {}
-        self._foreign = Foreign()
+        self.kept = Replica(select, interesting, len(hints))
         self._known: Position | None = None
         self._position: Position | None = None  # the newest that etcd told us; None: list first
-        self._applied = [0] * (1 + len(self._hints))  # by range: the revision up to which all is applied
         self._proved = 0  # all changes up to this revision had been sent to us
         self._watch: Watch | None = None
         self._regressed = self._missed_hints = self._in_step = False
         self._lost = ""  # why we are out of step, as EtcdError has it, if that has been told
 
-    def snapshot(self) -> dict[str, KeyValue]:
-        """Return all kept entries, as of one revision."""
-        with self._lock:
-            return dict(self._kept)
-
-    def get(self, key: str) -> KeyValue | None:
-        """Return a kept entry."""
-        with self._lock:
-            return self._kept.get(key)
-
     @property
     def position(self) -> Position | None:
         """Where history stands as far as we know; None before the first list, and while a new one is made."""
-        newest = max(*self._applied, self._proved)  # the watch is ahead of what was last asked for
+        newest = max(*self.kept.applied, self._proved)  # the watch is ahead of what was last asked for
         return replace(position, revision=max(position.revision, newest)) if (position := self._position) else None
-
-    def forget(self, key: str) -> None:
-        """Keep an entry no longer that is not selected any more. One that is selected (again) stays."""
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and not self._select(key, kept.value):
-                del self._kept[key]
 
     def stop(self) -> None:
         """Make `run` return, after a call that may be under way."""
@@ -146,7 +126,7 @@ class Mirror:
         if not resumed:
             self._list()
         target = self._advance(self._connection.position(self._prefix))
-        after = zip((self._prefix, *self._hints), (applied + 1 for applied in self._applied), strict=True)
+        after = zip((self._prefix, *self._hints), (applied + 1 for applied in self.kept.applied), strict=True)
         watch = self._watch = self._connection.watch(list(after), interval=self._interval)
         try:
             self._catch_up(watch, target)
@@ -161,17 +141,12 @@ class Mirror:
             watch.close()
 
     def _list(self) -> None:
-        kept: dict[str, KeyValue] = {}
-        foreign = Foreign()
+        listing = self.kept.listing()
         position = None
         try:
             for page in self._connection.pages(self._prefix):
                 position = page.position
-                for entry in page.entries:
-                    if self._select(entry.key, entry.value):
-                        kept[entry.key] = entry
-                    else:
-                        foreign.add(entry.key, entry.mod_revision)
+                listing.add(page.entries)
         except EtcdError as error:
             if error.problem == "compacted":
                 raise _Relist("the history was compacted away while listing") from error
@@ -182,11 +157,8 @@ class Mirror:
             logger.warning("%s", backwards)
             self._regressed = True
         self._known = None
-        with self._lock:
-            self._kept = kept
-        foreign.settle()
-        self._foreign, self._position, self._proved = foreign, position, position.revision
-        self._applied = [position.revision] * len(self._applied)
+        self.kept.replace(listing, position.revision)
+        self._position, self._proved = position, position.revision
         self._sync(position.revision, relisted=True)
 
     def _advance(self, position: Position) -> int:
@@ -254,59 +226,29 @@ class Mirror:
         raise WatchError(msg, "unreachable")
 
     def _compare(self) -> Iterator[float]:
-        """Compare with etcd. What agrees up to a revision need not be watched from before it: compaction hurts less."""
-        comparison = Comparison(
-            self._connection, self._prefix, select=self._select, kept=self._kept, foreign=self._foreign
-        )
+        """Compare with etcd."""
+        comparison = self.kept.compare(self._connection, self._prefix)
         yield from comparison.steps(lambda: self._proved)
         if comparison.drifted:
             some = ", ".join(comparison.drifted[:3])
             msg = f"{len(comparison.drifted)} entries are not what was told, as {some}"
             raise _Relist(msg, regressed=True)
-        comparison.foreign.take_recent(self._foreign)
-        self._foreign = comparison.foreign
-        self._applied[0] = max(self._applied[0], comparison.clean_at)
+        self.kept.agrees(comparison)
 
     def _apply(self, batch: Batch) -> None:
         if batch.compacted:
             self._compacted(batch)
         if batch.watch == PROGRESS:
             self._proved = max(self._proved, batch.revision)
-        if not batch.changes:
-            return
-        deleted: dict[str, int] = {}
-        changed = self._apply_main(batch, deleted) if batch.watch == 0 else self._apply_hint(batch)
-        self._applied[batch.watch] = max(self._applied[batch.watch], batch.changes[-1][3])
-        if changed:
-            self._told(Changed(changed, deleted))
-
-    def _apply_main(self, batch: Batch, deleted: dict[str, int]) -> dict[str, int]:
-        changed: dict[str, int] = {}
-        applied, kept, select, note = self._applied[0], self._kept, self._select, self._foreign.note
-        with self._lock:
-            for key, value, create_revision, mod_revision in batch.changes:
-                if mod_revision <= applied:
-                    continue
-                if value is None:
-                    if kept.pop(key, None) is not None:
-                        changed[key] = deleted[key] = mod_revision
-                elif key in kept or select(key, value):
-                    kept[key] = KeyValue(key, value, create_revision, mod_revision)
-                    changed[key] = mod_revision
-                else:
-                    note(key, mod_revision)
-        return changed
-
-    def _apply_hint(self, batch: Batch) -> dict[str, int]:
-        applied = self._applied[batch.watch]
-        return {key: revision for key, _, _, revision in batch.changes if revision > applied and self._interested(key)}
+        if changed := self.kept.apply(batch):
+            self._told(changed)
 
     def _compacted(self, batch: Batch) -> None:
         """History that we need is gone. Of hints nothing is kept, so for them looking at everything will do."""
         if batch.watch == 0 or self._position is None:
             raise _Relist("the history since our revision was compacted away")
         self._missed_hints = True
-        self._applied[1:] = [self._position.revision] * len(self._hints)
+        self.kept.skip_hints(self._position.revision)
         raise WatchError("the history of hints was compacted away", "compacted")
 
 

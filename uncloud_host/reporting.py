@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from uncloud_host import audit, keeping
-from uncloud_host.audit import Finding, Found
 from uncloud_host.facts import Observed
+from uncloud_host.findings import Finding, Found
 from uncloud_host.models import VM
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Troubles

@@ -5,7 +5,7 @@ told/runtime/INVOCATION   the same file, when its closed record is in etcd: so n
 told/runtime/....open     an empty file: its open record is in etcd
 awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
-The deciding thread opens and closes; the channel's thread writes to etcd what is new, and removes what is done.
+The deciding thread opens and closes; that of `registering` takes what is new, and removes what is done.
 """
 
 import json
@@ -15,31 +15,24 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 
 from uncloud_host import journal, runtime, spool
-from uncloud_host.channels import Channel
 from uncloud_host.endings import End, has_run
-from uncloud_host.etcd import EtcdError
 from uncloud_host.events import Event
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runtime import Run
-from uncloud_host.store import BATCH, Store
 
 logger = logging.getLogger(__name__)
-
-DAY = 86400.0
 
 
 class Runs:
     """Those that go on, and those whose end is not in etcd yet. `booted`: when this boot began, since 1970."""
 
-    def __init__(self, me: Me, store: Store, booted: Callable[[], float], directory: Path = spool.DIRECTORY) -> None:
-        self._me, self._store, self._booted = me, store, booted
-        self._files, self._told = directory / "runs", directory / "told/runtime"
-        self._awake, self._forgotten = directory / "awake", directory / "runs/forgotten"
+    def __init__(self, me: Me, booted: Callable[[], float], directory: Path = spool.DIRECTORY) -> None:
+        self._me, self._booted = me, booted
+        self._files, self._told, self._awake = directory / "runs", directory / "told/runtime", directory / "awake"
         for made in (self._files, self._told, self._awake):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
@@ -47,8 +40,7 @@ class Runs:
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
-        self._must_repeat = False
-        self.channel = Channel("runtime", self._tell, EtcdError)
+        self.has_news = bool(self._runs)  # something is pending, perhaps
 
     def began(self, uuid: str, seen: Observed) -> None:
         """Open the record of what runs, with the start that its unit tells."""
@@ -100,15 +92,11 @@ class Runs:
 
     def _lost_in(self, boot: str, runs: Sequence[Run]) -> list[End]:
         awake = self._last_awake(boot)
-        last = min(max(awake, journal.last_entry(boot)[1]), self._booted())
-        open_ = {run.invocation: run for run in runs if _plain(run.boot_id or "") == boot}
-        since = awake or min((run.started / 1000 for run in open_.values()), default=self._booted())
-        found = {end.invocation: end for end in journal.left(boot, since) if not self.is_over(end.invocation)}
-        for invocation, run in open_.items():
-            end = found.get(invocation, End(run.vm, invocation, "host"))
-            found[invocation] = replace(end, started=run.started / 1000)
-        boot_id = str(uuids.UUID(boot))
-        return [replace(end, ended=end.ended or last, boot_id=boot_id) for end in found.values()]
+        last = runtime.last_seen(awake, journal.last_entry(boot)[1], self._booted())
+        open_ = [run for run in runs if _plain(run.boot_id or "") == boot]
+        since = awake or min((run.started / 1000 for run in open_), default=self._booted())
+        left = [end for end in journal.left(boot, since) if not self.is_over(end.invocation)]
+        return runtime.cut_short(str(uuids.UUID(boot)), open_, left, last)
 
     def stay_awake(self) -> None:
         """Note that the host runs; try again to keep what could not be kept, and forget what is old."""
@@ -119,23 +107,10 @@ class Runs:
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 
-    def repeat(self) -> None:
-        """Write all of the last week once more: etcd's history is not the one in which that was written."""
-        self._must_repeat = True
-        self.channel.look()
-
-    def _tell(self) -> None:
-        """Write what etcd does not know yet; forget there what is old."""
-        if self._must_repeat:
-            told = [run for path in sorted(self._told.iterdir()) if path.stat().st_size and (run := _read(path))]
-            for start in range(0, len(told), BATCH):
-                self._store.write_runs(told[start : start + BATCH])
-            self._open_in_etcd.clear()
-            self._must_repeat = False
-        while waiting := self.pending()[:BATCH]:
-            self._store.write_runs(waiting)
-            self.told(waiting)
-        self._forget_old()
+    def again(self) -> list[Run]:
+        """List the closed runs of the last week; open ones are pending again. For an etcd that may have lost them."""
+        self._open_in_etcd.clear()
+        return [run for path in sorted(self._told.iterdir()) if path.stat().st_size and (run := _read(path))]
 
     def pending(self) -> list[Run]:
         """List what etcd does not know yet."""
@@ -174,8 +149,8 @@ class Runs:
             if not self._unkept:
                 logger.warning("runs cannot be kept on disk (%s); they are kept in memory meanwhile", error)
             self._unkept.add(run.invocation)
-        self._runs[run.invocation] = run  # last: then the channel may see it, and remove the file
-        self.channel.look()
+        self._runs[run.invocation] = run  # last: then the other thread may see it, and remove the file
+        self.has_news = True
 
     def _last_awake(self, boot: str) -> float:
         """Tell when an agent of an earlier boot last was there, in seconds since 1970."""
@@ -189,7 +164,6 @@ class Runs:
         if now < self._forgot + spool.HOUR:
             return
         self._forgot = now
-        self.channel.look()
         for mark in list(self._told.iterdir()):
             if mark.stat().st_mtime < now - spool.KEPT:
                 mark.unlink()
@@ -198,27 +172,10 @@ class Runs:
             if name not in boots:
                 (self._awake / name).unlink()
 
-    def _forget_old(self) -> None:
-        """Delete this host's old records, once a day."""
-        now = time.time()
-        if now < _age(self._forgotten) + DAY:
-            return
-        with suppress(EtcdError):  # nobody waits for it
-            self._store.forget_runs(self._me.host, runtime.too_old(datetime.fromtimestamp(now, UTC)))
-            self._forgotten.touch(mode=0o600)
-
 
 def _plain(boot_id: str) -> str:
     """Write a boot's id as journalctl does."""
     return boot_id.replace("-", "")
-
-
-def _age(mark: Path) -> float:
-    """Tell when a file was last touched; 0 if it is not there."""
-    try:
-        return mark.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _read(path: Path) -> Run | None:

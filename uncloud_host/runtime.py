@@ -5,6 +5,7 @@ Times are whole milliseconds since 1970, so that sums are exact. What is not kno
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -92,6 +93,24 @@ def over(run: Run, end: End, event: Event) -> Run:
         reboots=end.reboots if usage else None,  # only the recorder counts them
         estimated=end.by == "host",
     )
+
+
+def last_seen(awake: float, entry: float, booted: float) -> float:
+    """Tell when a host that lost power went down, in seconds since 1970: by the agent's last sign of life and the
+    journal's last entry, the later of them, and never after the next boot began."""
+    return min(max(awake, entry), booted)
+
+
+def cut_short(boot_id: str, runs: Sequence[Run], left: Sequence[End], last: float) -> list[End]:
+    """End what ran in a boot that ended by a loss of power: its open runs, and what the journal says was `left`.
+
+    Those whose end nobody saw ended at `last`, in seconds since 1970.
+    """
+    found = {end.invocation: end for end in left}
+    for run in runs:
+        end = found.get(run.invocation, End(run.vm, run.invocation, "host"))
+        found[run.invocation] = replace(end, started=run.started / 1000)
+    return [replace(end, ended=end.ended or last, boot_id=boot_id) for end in found.values()]
 
 
 def read(path: str, text: str | bytes) -> Run:

@@ -8,7 +8,7 @@ from datetime import datetime
 from time import time
 
 from uncloud_host import machine, processes, unit
-from uncloud_host.audit import Asked, Found, Key, Named, Shown, is_first
+from uncloud_host.audit import is_first
 from uncloud_host.claiming import SHOULD_RUN
 from uncloud_host.config import Config
 from uncloud_host.desired import read
@@ -16,6 +16,7 @@ from uncloud_host.endings import conclude
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Gone, Me
+from uncloud_host.findings import Asked, Found, Key, Named, Shown
 from uncloud_host.models import VM, Status, host_of, is_uuid
 from uncloud_host.observe import Units
 from uncloud_host.spool import Spool

@@ -22,6 +22,7 @@ from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, apply_signature, path_encode
 
 from uncloud_host import unit
+from uncloud_host.signatures import SIGNATURES
 from uncloud_host.unit import Service, State, Value
 
 logger = logging.getLogger(__name__)
@@ -40,34 +41,6 @@ _SIGNALS = (
     b"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
 )
 _LEFT_OVER = 5.0  # seconds: sd-bus may keep a message behind one that it answers itself
-# pystemd knows half of what a VM's unit needs, another half in each version: so the table is ours.
-_SIGNATURES = {
-    "a(sasb)": "ExecStart",
-    "a(sasas)": "ExecStartPreEx ExecStopEx ExecStopPostEx",
-    "a(sst)": "OpenFile",
-    "a(ss)": "DeviceAllow LoadCredential",
-    "a(st)": "IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax",
-    "a(ssbt)": "BindPaths",
-    "a(iayu)": "IPAddressAllow IPAddressDeny",
-    "aay": "LogExtraFields",
-    "as": "After Before Environment InaccessiblePaths OnFailure RuntimeDirectory SupplementaryGroups "
-    "SystemCallArchitectures",
-    "(bas)": "RestrictAddressFamilies SystemCallFilter",
-    "b": "IgnoreOnIsolate RemainAfterExit DynamicUser NoNewPrivileges PrivateUsers PrivateDevices PrivateNetwork "
-    "PrivateMounts PrivateIPC ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups "
-    "ProtectClock ProtectHostname LockPersonality RestrictRealtime RestrictSUIDSGID MemoryDenyWriteExecute "
-    "CPUAccounting MemoryAccounting IOAccounting",
-    "i": "SystemCallErrorNumber",
-    "u": "RestartSteps StartLimitBurst LogRateLimitBurst RuntimeDirectoryMode UMask",
-    "t": "TimeoutStartUSec TimeoutStopUSec RestartUSec RestartMaxDelayUSec StartLimitIntervalUSec "
-    "LogRateLimitIntervalUSec CapabilityBoundingSet RestrictNamespaces LimitCORE CPUWeight CPUQuotaPerSecUSec IOWeight "
-    "MemoryMax",
-    "s": "Description Type Slice KillMode Restart RestartMode StandardInput StandardInputFile SyslogIdentifier User "
-    "DevicePolicy OOMPolicy WorkingDirectory ProtectSystem ProtectHome PrivateTmpEx ProtectProc ProcSubset KeyringMode",
-}
-_SIGNATURE = {name: signature.encode() for signature, names in _SIGNATURES.items() for name in names.split()}
-
-
 # No answer from systemd, but from the bus or the kernel: connection gone, nobody there, no reply in time.
 _LOST = {
     errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNREFUSED, errno.EBADF, errno.ENXIO,
@@ -277,7 +250,7 @@ def _listed(properties: Iterable[tuple[str, Value]]) -> Iterator[tuple[int, Any]
     """Write an a(sv)."""
     yield ord("a"), b"(sv)"
     for key, value in properties:
-        signature = _SIGNATURE[key]
+        signature = SIGNATURES[key]
         yield from ((ord("r"), b"sv"), (ord("s"), key.encode()), (ord("v"), signature))
         yield from (*apply_signature(signature, [_encoded(value, signature)]), (-1, None), (-1, None))
     yield -1, None

@@ -38,7 +38,7 @@ class Following:
         return {key for each in self.of(Changed) for key in each.keys}
 
     def values(self) -> dict[str, bytes]:
-        return {key: entry.value for key, entry in self.mirror.snapshot().items()}
+        return {key: entry.value for key, entry in self.mirror.kept.snapshot().items()}
 
     def end(self) -> None:
         self.mirror.stop()
@@ -80,13 +80,13 @@ def test_what_is_there_is_listed_and_what_comes_and_goes_is_told(follow, put, co
     revision = put("a")
     it = follow()
     assert in_step(it) == Synced(revision, relisted=True, regressed=False)
-    assert it.mirror.get(PREFIX + "a") == KeyValue(PREFIX + "a", MINE, revision, revision)
+    assert it.mirror.kept.get(PREFIX + "a") == KeyValue(PREFIX + "a", MINE, revision, revision)
     put("b")
     eventually(lambda: PREFIX + "b" in it.changed())
-    assert it.mirror.get(PREFIX + "b").value == MINE
+    assert it.mirror.kept.get(PREFIX + "b").value == MINE
     remove(connection, "a")
     eventually(lambda: PREFIX + "a" in it.changed())
-    assert set(it.mirror.snapshot()) == {PREFIX + "b"}
+    assert set(it.mirror.kept.snapshot()) == {PREFIX + "b"}
 
 
 def test_entries_that_are_not_selected_are_neither_kept_nor_told(follow, put):
@@ -98,7 +98,7 @@ def test_entries_that_are_not_selected_are_neither_kept_nor_told(follow, put):
     put("a")
     eventually(it.changed)
     assert it.changed() == {PREFIX + "a"}
-    assert set(it.mirror.snapshot()) == {PREFIX + "a"}
+    assert set(it.mirror.kept.snapshot()) == {PREFIX + "a"}
 
 
 def test_an_entry_that_moves_away_stays_visible_until_it_is_forgotten(follow, put):
@@ -108,22 +108,22 @@ def test_an_entry_that_moves_away_stays_visible_until_it_is_forgotten(follow, pu
     put("a", FOREIGN)
     eventually(lambda: PREFIX + "a" in it.changed())
     assert it.values() == {PREFIX + "a": FOREIGN}
-    it.mirror.forget(PREFIX + "a")
+    it.mirror.kept.forget(PREFIX + "a")
     assert it.values() == {}
     put("a")
     eventually(lambda: it.values() == {PREFIX + "a": MINE})
-    it.mirror.forget(PREFIX + "a")
+    it.mirror.kept.forget(PREFIX + "a")
     assert it.values() == {PREFIX + "a": MINE}, "one that is selected again is not forgotten"
 
 
 def test_hints_are_told_of_interesting_keys_and_nothing_of_them_is_kept(follow, put):
-    it = follow(hints=["/v1/claim/", "/v1/host/"], interested=lambda key: key.endswith("/a"))
+    it = follow(hints=["/v1/claim/", "/v1/host/"], interesting=lambda key: key.endswith("/a"))
     in_step(it)
     put("b", prefix="/v1/claim/")
     put("a", prefix="/v1/claim/")
     put("a", prefix="/v1/host/")
     eventually(lambda: it.changed() == {"/v1/claim/a", "/v1/host/a"})
-    assert it.mirror.snapshot() == {}
+    assert it.mirror.kept.snapshot() == {}
 
 
 def test_nothing_is_lost_when_etcd_is_killed_and_back_means_back_within_a_second(follow, put, etcd):
@@ -217,7 +217,7 @@ def test_deletions_are_told_with_their_revision_also_of_what_is_back_at_once(fol
     revision = connection.txn([], [Delete(PREFIX + "a"), Delete(PREFIX + "b")]).revision
     put("b")
     put("c")
-    eventually(lambda: it.mirror.get(PREFIX + "c").mod_revision > revision + 1)
+    eventually(lambda: it.mirror.kept.get(PREFIX + "c").mod_revision > revision + 1)
     deleted = {key: at for each in it.of(Changed) for key, at in each.deleted.items()}
     assert deleted == {PREFIX + "a": revision, PREFIX + "b": revision}
 
@@ -285,7 +285,7 @@ def test_comparisons_of_an_etcd_under_load_find_nothing_and_cost_no_list(follow,
             remove(connection, name)
         else:
             put(name, chance.choice([MINE, FOREIGN]))
-        it.mirror.forget(PREFIX + name)
+        it.mirror.kept.forget(PREFIX + name)
     assert len(it.of(Synced)) == 1
     put("last")
     eventually(lambda: PREFIX + "last" in it.values())
@@ -303,10 +303,10 @@ def test_ten_thousand_entries_are_listed_and_only_mine_kept(follow, connection):
     it = follow(select=lambda key, value: True)  # noqa: ARG005
     in_step(it)
     assert time.monotonic() - began < 3
-    assert len(it.mirror.snapshot()) == 10_000
+    assert len(it.mirror.kept.snapshot()) == 10_000
     other = follow()
     in_step(other)
-    assert len(other.mirror.snapshot()) == 100
+    assert len(other.mirror.kept.snapshot()) == 100
 
 
 def test_a_backlog_larger_than_one_message_is_caught_up_with(follow, etcd):
@@ -316,7 +316,7 @@ def test_a_backlog_larger_than_one_message_is_caught_up_with(follow, etcd):
         for number in range(40):
             hidden.txn([], [Put(f"{PREFIX}{number}", MINE + b" " * 200_000)])
     assert not in_step(it, 2).relisted
-    assert len(it.mirror.snapshot()) == 40, "all is there when it is told that the mirror is in step"
+    assert len(it.mirror.kept.snapshot()) == 40, "all is there when it is told that the mirror is in step"
 
 
 def test_a_missing_permission_is_named_once_and_healed_by_granting_it(follow, etcd, tmp_path):
@@ -389,7 +389,7 @@ def test_killed_frozen_and_compacted_at_random_it_ends_equal(follow, etcd):
     reader.close()
 
     def equal() -> bool:
-        kept = {key: entry.mod_revision for key, entry in it.mirror.snapshot().items()}
+        kept = {key: entry.mod_revision for key, entry in it.mirror.kept.snapshot().items()}
         return selected <= set(kept) and kept == {key: live[key] for key in kept if key in live}
 
     eventually(equal, within=15)

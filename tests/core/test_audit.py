@@ -9,9 +9,10 @@ from freezegun import freeze_time
 
 from core.vms import ABSENT, CONFIRMED, HELD, ME, MINE, OTHERS, UUID, unit, vm
 from uncloud_host import audit
-from uncloud_host.audit import Asked, Code, Finding, Found, Named, Shown, classify, over, remembered, reminder
+from uncloud_host.audit import classify, over, remembered, reminder
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Gone, Invalid, Observed
+from uncloud_host.findings import Asked, Code, Finding, Found, Named, Shown
 from uncloud_host.models import VM
 from uncloud_host.strangers import Program, describe, shown
 from uncloud_host.unit import Service, State, name

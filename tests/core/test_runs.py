@@ -1,15 +1,12 @@
 """Runs on disk: each is known from its beginning until its closed record is in etcd, whoever dies in between."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from uncloud_host import journal
 from uncloud_host.endings import End, ended
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runs import Runs
-from uncloud_host.runtime import Run
 from uncloud_host.unit import Evidence, State
 
 UUID, OTHER = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e12"
@@ -17,22 +14,9 @@ BOOT, OLD = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222
 BOOTED = 5000.0
 
 
-class Etcd:
-    """As much of the store as a channel needs."""
-
-    def __init__(self) -> None:
-        self.written: list[Run] = []
-
-    def write_runs(self, runs: Sequence[Run]) -> None:
-        self.written += runs
-
-    def forget_runs(self, host: str, limit: int) -> None:
-        """There is nothing to forget."""
-
-
 def agent(directory: Path, boot_id: str = BOOT) -> Runs:
     """The next one."""
-    return Runs(Me("vmhost1", "m1", boot_id), Etcd(), lambda: BOOTED, directory)  # type: ignore[arg-type]
+    return Runs(Me("vmhost1", "m1", boot_id), lambda: BOOTED, directory)
 
 
 def running(invocation: str, since: float = 1000.0) -> Observed:
@@ -45,12 +29,6 @@ def over(runs: Runs, end: End) -> None:
 
 def killed(invocation: str, started: float = 1000.5, time: float = 1010.0) -> End:
     return End(UUID, invocation, "itself", exit_code="killed", exit_status="KILL", started=started, ended=time)
-
-
-@pytest.fixture(autouse=True)
-def no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "last_entry", lambda _boot: ("", 0.0))
-    monkeypatch.setattr(journal, "left", lambda _boot, _since: [])
 
 
 def test_a_run_is_written_open_and_then_closed_at_the_same_key(tmp_path: Path) -> None:
@@ -82,16 +60,14 @@ def test_an_end_that_is_told_again_makes_no_second_record(tmp_path: Path) -> Non
 def test_what_was_told_is_kept_for_an_etcd_that_loses_it(tmp_path: Path) -> None:
     """See faults/test_storm, which restores backups: there an open record would be open for ever."""
     runs = agent(tmp_path)
+    runs.began(OTHER, running("i2"))
     over(runs, killed("i1"))
-    (closed,) = runs.pending()
-    runs.told([closed])
-    etcd = Etcd()
-    again = Runs(Me("vmhost1", "m1", BOOT), etcd, lambda: BOOTED, tmp_path)  # type: ignore[arg-type]
-    again._tell()
-    assert etcd.written == []
-    again.repeat()
-    again._tell()
-    assert etcd.written == [closed]
+    told = runs.pending()
+    runs.told(told)
+    again = agent(tmp_path)
+    assert again.pending() == []
+    assert again.again() == [run for run in told if run.stopped]
+    assert again.pending() == [run for run in told if not run.stopped]
 
 
 def test_a_record_that_is_closed_while_it_is_written_open_is_written_again(tmp_path: Path) -> None:
@@ -147,41 +123,16 @@ def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     assert [run.invocation for run in agent(tmp_path).pending()] == ["i1"]
 
 
-@pytest.mark.parametrize(
-    ("awake", "last_entry", "ended"),
-    [(4000.0, 4500.0, 4500.0), (4000.0, 3000.0, 4000.0), (0.0, 4500.0, 4500.0), (6000.0, 0.0, BOOTED), (0.0, 0.0, 0.0)],
-)
-def test_what_a_power_failure_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, awake: float, last_entry: float, ended: float
-) -> None:
-    """By the later of two witnesses, and never after this boot began. Once: an agent that comes later finds nothing."""
+def test_what_a_power_failure_ended(tmp_path: Path) -> None:
+    """Once: an agent that comes later finds nothing. The journal knows nothing of such a boot."""
     agent(tmp_path, OLD).began(UUID, running("i1"))
-    (tmp_path / "awake" / OLD.replace("-", "")).write_text(str(awake))
-    monkeypatch.setattr(journal, "last_entry", lambda _boot: ("", last_entry))
+    (tmp_path / "awake" / OLD.replace("-", "")).write_text("4000.0")
     runs = agent(tmp_path)
     (end,) = runs.lost()
-    assert (end.by, end.started, end.ended, end.boot_id) == ("host", 1000.0, ended, OLD)
+    assert (end.by, end.started, end.ended, end.boot_id) == ("host", 1000.0, 4000.0, OLD)
     over(runs, end)
     runs.lost_are_told()
     assert runs.lost() == []
     (run,) = runs.pending()
-    assert (run.estimated, run.event, run.stopped) == (True, "killed", max(1000.0, ended) * 1000)
+    assert (run.estimated, run.event, run.stopped) == (True, "killed", 4_000_000)
     assert agent(tmp_path).lost() == []
-
-
-def test_what_began_or_ended_unseen_before_a_power_failure_is_in_the_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agent(tmp_path, OLD).began(UUID, running("i1"))
-    runs = agent(tmp_path)
-    old = OLD.replace("-", "")
-    monkeypatch.setattr(journal, "last_entry", lambda _boot: (old, 4500.0))
-    unseen = End(UUID, "i3", "host", started=1200.0)
-    found = [killed("i1", started=1100.0, time=1100.0), killed("i2", started=1101.0, time=1150.0), unseen]
-    monkeypatch.setattr(journal, "left", lambda _boot, _since: found)
-    over(runs, killed("i2", started=1101.0))  # by its recorder
-    ends = {end.invocation: end for end in runs.lost()}
-    assert {name: (end.by, end.started, end.ended) for name, end in ends.items()} == {
-        "i1": ("itself", 1000.0, 1100.0),
-        "i3": ("host", 1200.0, 4500.0),
-    }

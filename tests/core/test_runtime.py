@@ -249,3 +249,26 @@ def test_times_of_people() -> None:
     for wrong in ("2026-11-25T01:00:00", "yesterday", "2026-02-30", ""):
         with pytest.raises(ValueError):  # noqa: PT011 - the command says what was expected
             moment(wrong)
+
+
+@pytest.mark.parametrize(
+    ("awake", "entry", "seen"),
+    [(4000.0, 4500.0, 4500.0), (4000.0, 3000.0, 4000.0), (0.0, 4500.0, 4500.0), (6000.0, 0.0, 5000.0), (0.0, 0.0, 0.0)],
+)
+def test_a_host_that_lost_power_went_down_after_its_last_sign_and_before_it_was_back(
+    awake: float, entry: float, seen: float
+) -> None:
+    assert runtime.last_seen(awake, entry, booted=5000.0) == seen
+
+
+def test_what_began_or_ended_unseen_before_a_power_failure_is_in_the_journal() -> None:
+    open_ = [runtime.began(UUID, invocation, "web-1", 1000.0, ME) for invocation in ("i1", "i2")]
+    left = [end(started=1100.0, ended=1150.0), End(UUID, "i3", "host", started=1200.0)]
+    assert [
+        (one.invocation, one.by, one.started, one.ended, one.boot_id)
+        for one in runtime.cut_short("b0", open_, left, last=4500.0)
+    ] == [
+        ("i1", "itself", 1000.0, 1150.0, "b0"),
+        ("i3", "host", 1200.0, 4500.0, "b0"),
+        ("i2", "host", 1000.0, 4500.0, "b0"),
+    ]

@@ -1,0 +1,58 @@
+"""The records of runs in etcd: written when a run begins and when it has ended, deleted when they are old."""
+
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from uncloud_host import runtime, spool
+from uncloud_host.channels import Channel
+from uncloud_host.etcd import EtcdError
+from uncloud_host.runs import Runs
+from uncloud_host.store import BATCH, Store
+
+DAY = 86400.0
+
+
+class Register:
+    """What this host writes below /runtime/, by a thread of its own: that of the channel."""
+
+    def __init__(self, runs: Runs, store: Store, host: str, directory: Path = spool.DIRECTORY) -> None:
+        self._runs, self._store, self._host = runs, store, host
+        self._forgotten = directory / "runs/forgotten"
+        self._must_repeat = False
+        self.channel = Channel("runtime", self.write, EtcdError)
+
+    def repeat(self) -> None:
+        """Write all of the last week once more: etcd's history is not the one in which that was written."""
+        self._must_repeat = True
+        self.channel.look()
+
+    def write(self) -> None:
+        """Write what etcd does not know yet; delete there what is old. Raises EtcdError."""
+        if self._must_repeat:
+            again = self._runs.again()
+            for start in range(0, len(again), BATCH):
+                self._store.write_runs(again[start : start + BATCH])
+            self._must_repeat = False
+        while waiting := self._runs.pending()[:BATCH]:
+            self._store.write_runs(waiting)
+            self._runs.told(waiting)
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Once a day."""
+        now = time.time()
+        if now < _age(self._forgotten) + DAY:
+            return
+        with suppress(EtcdError):  # nobody waits for it
+            self._store.forget_runs(self._host, runtime.too_old(datetime.fromtimestamp(now, UTC)))
+            self._forgotten.touch(mode=0o600)
+
+
+def _age(mark: Path) -> float:
+    """Tell when a file was last touched; 0 if it is not there."""
+    try:
+        return mark.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -32,11 +32,13 @@ class Sizes:
     idle: int = 300
     entries: int = 100_000
     seconds: int = 60
+    listed: int = 30
     growth: tuple[int, ...] = (10, 100, 300, 1000)
 
 
 SMALL = Sizes(
-    starts=5, at_once=20, rounds=3, reboot=10, kills=10, moves=3, idle=10, entries=2000, seconds=10, growth=(5, 10)
+    starts=5, at_once=20, rounds=3, reboot=10, kills=10, moves=3, idle=10, entries=2000, seconds=10, listed=5,
+    growth=(5, 10),
 )  # fmt: skip
 
 
@@ -96,16 +98,24 @@ def libvirt(bench: Bench) -> list[Figure]:
     host.boot()
     push(host)
     host.push(guests.tiny(), IMAGE)
-    found = measured(host, "peers", bench.sizes.starts)
+    vms = bench.sizes.listed
+    found = measured(host, "peers", bench.sizes.starts, vms)
     host.destroy()
     ours = next(one for one in systemd_run(bench) if one.goal)
     virsh = seconds("virsh create --paused", found["virsh"], found["virsh"])
+    world = bench.world()
+    measured(world.host, "fleet", "put", world.name, vms)
+    looked = measured(world.host, "fleet", "look", bench.sizes.starts)
+    world.host.destroy()
     return [
         virsh,
         replace(ours, what=f"{ours.what} (beside virsh)", beside=virsh.median, goal=Goal(0.1)),
         seconds("systemd-run of a bare QEMU", found["systemd-run"], found["virsh"]),
         seconds("a bare QEMU from a shell, until it has become a daemon", found["shell"], found["virsh"]),
-        Figure("memory of libvirtd (PSS), no VM", (found["libvirtd"],), "MiB"),
+        seconds(f"virsh list, {vms} VMs", found["list"], found["list"]),
+        seconds(f"uncloud-host ls, {vms} VMs", looked["list"], found["list"]),
+        Figure(f"memory of libvirtd (PSS), {vms} VMs", (found["libvirtd"],), "MiB"),
+        Figure(f"memory of the agent (PSS), {vms} VMs", (looked["memory"],), "MiB", found["libvirtd"]),
     ]
 
 

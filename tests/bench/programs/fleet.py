@@ -1,13 +1,14 @@
-"""Runs on a host: have N VMs, and later tell how they came up again after a reboot.
+"""Runs on a host: have N VMs, list them, and later tell how they came up again after a reboot.
 
 python3 fleet.py put HOST N     entries, and wait until all run
+python3 fleet.py look TIMES     list them so often; print one JSON object
 python3 fleet.py up N           wait until all run again; print one JSON object
 """
 
 import json
 import sys
 
-from here import all_active, disk, entry, put_all, statuses, uuids, value, wait
+from here import all_active, disk, entry, memory, put_all, statuses, timed, uuids, value, wait
 
 AGENT = "uncloud-host.service"
 
@@ -26,7 +27,14 @@ def up(count: int) -> None:
     print(json.dumps({"active": last - began}))
 
 
-if sys.argv[1] == "put":
-    put(sys.argv[2], int(sys.argv[3]))
-else:
-    up(int(sys.argv[2]))
+def look(times: int) -> None:
+    print(json.dumps({"list": [timed("uncloud-host", "ls") for _ in range(times)], "memory": memory(AGENT)}))
+
+
+match sys.argv[1:]:
+    case "put", host, count:
+        put(host, int(count))
+    case "look", times:
+        look(int(times))
+    case "up", count:
+        up(int(count))

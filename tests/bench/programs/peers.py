@@ -1,16 +1,16 @@
-"""Runs on a host with libvirt: start a paused VM N times by virsh, by systemd-run and from a shell; print JSON.
+"""Runs on a host with libvirt: start a paused VM N times by virsh, by systemd-run and from a shell; then have VMS
+paused ones and list them N times; print JSON.
 
-    python3 peers.py N
+    python3 peers.py N VMS
 
 What each prints or returns when QEMU is executing ends its time. All make a VM with one disk and no nic.
 """
 
 import json
 import sys
-import time
 from pathlib import Path
 
-from here import IMAGES, memory, run, uuids, wait
+from here import IMAGES, memory, run, timed, uuids, wait
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 DOMAIN = """<domain type='qemu'><name>{uuid}</name><uuid>{uuid}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
@@ -26,16 +26,14 @@ def plain(me: str, disk: str) -> list[str]:
     return [*words, "-drive", f"file={disk},format=raw,if=virtio"]
 
 
-def timed(*command: str) -> float:
-    typed = time.monotonic()
-    run(*command)
-    return time.monotonic() - typed
+def created(me: str, disk: str) -> float:
+    xml = Path(f"/root/{me}.xml")
+    xml.write_text(DOMAIN.format(uuid=me, qemu=QEMU, disk=disk))
+    return timed(*VIRSH, "create", "--paused", str(xml))
 
 
 def by_virsh(me: str, disk: str) -> float:
-    xml = Path(f"/root/{me}.xml")
-    xml.write_text(DOMAIN.format(uuid=me, qemu=QEMU, disk=disk))
-    took = timed(*VIRSH, "create", "--paused", str(xml))
+    took = created(me, disk)
     run(*VIRSH, "destroy", me)
     return took
 
@@ -55,7 +53,7 @@ def from_a_shell(me: str, disk: str) -> float:
 
 
 def main() -> None:
-    count = int(sys.argv[1])
+    count, vms = map(int, sys.argv[1:])
     disk = str(IMAGES / "bench.img")
     ways = {"virsh": by_virsh, "systemd-run": by_systemd_run, "shell": from_a_shell}
     found: dict[str, object] = {name: [] for name in ways}
@@ -64,6 +62,11 @@ def main() -> None:
             took = way(uuids(1)[0], disk)
             found[name] += [took] if number else []  # the first of each warms caches
         print(f"bench: peers, {number} of {count}", file=sys.stderr, flush=True)
+    for me in uuids(vms):
+        image = IMAGES / f"{me}.img"  # a file of its own: libvirt locks it
+        run("cp", disk, str(image))
+        created(me, str(image))
+    found["list"] = [timed(*VIRSH, "list") for _ in range(count)]
     found["libvirtd"] = memory("libvirtd.service")
     print(json.dumps(found))
 

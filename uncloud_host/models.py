@@ -103,7 +103,7 @@ class Entry(BaseModel):
         default=None,
         min_length=1,
         max_length=200,
-        description="1 to 200 printable characters without $, not ending in a space or backslash",
+        description="1 to 200 printable characters without $, no space at either end, not ending in a backslash",
     )
     memory: int = Field(default=1024, ge=8, le=1 << 26, description="an integer from 8 up (MiB)")
     smp: int | None = Field(default=None, ge=1, le=1024, description="an integer from 1 to 1024 (virtual CPUs)")

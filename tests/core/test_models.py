@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from uncloud_host.models import Entry, InvalidEntry, host_of, is_uuid, parse
 
-NAME = "name: expected 1 to 200 printable characters without $, not ending in a space or backslash"
+NAME = "name: expected 1 to 200 printable characters without $, no space at either end, not ending in a backslash"
 INVALID = [
     ("", "not JSON: EOF while parsing a value"),
     ('{"host": "a",}', "not JSON: trailing comma"),

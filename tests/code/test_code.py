@@ -1,6 +1,7 @@
 """The code is as we say it is: style, types, layers, sizes."""
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,16 @@ def test_every_variable_is_in_the_conffile_and_the_man_page() -> None:
     for place in ("debian/uncloud-host.default", "debian/man/uncloud-host.8.rst"):
         told = (SOURCE / place).read_text()
         assert [name for name in sorted(names) if f"UNCLOUD_{name}" not in told] == []
+
+
+@pytest.mark.parametrize("page", sorted((SOURCE / "debian/man").glob("*.rst")), ids=lambda path: path.name)
+def test_every_heading_of_a_man_page_is_one(page: Path) -> None:
+    """A merge took the line from below one of them, and nobody who makes a page of it complains."""
+    lines = page.read_text().splitlines()
+    headings = {
+        line: below
+        for line, below in itertools.pairwise(lines)
+        if line.isupper() and line.replace(" ", "").isalpha() and not below.startswith(" ")
+    }
+    assert {line for line, below in headings.items() if set(below) != {"="}} == set()
+    assert len(headings) > 3

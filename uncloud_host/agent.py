@@ -30,7 +30,7 @@ from uncloud_host.reconciling import Reconciler
 from uncloud_host.recordings import Recordings
 from uncloud_host.registering import Register
 from uncloud_host.resolving import Resolver
-from uncloud_host.runs import Runs
+from uncloud_host.runs import Boots
 from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
@@ -66,8 +66,8 @@ class Agent:
         self._spool = Spool()
         self._entries = Entries(self._connection, self._store, config.host, runs_here=self._units, told=self._inbox.put)
         self._claims = Claims(self._store, self._me)
-        self._runs = Runs(self._me, self._systemd.booted)
-        self._register = Register(self._runs, self._store, config.host)
+        self._register = Register(self._me, Boots(self._systemd.booted), self._store)
+        self._runs = self._register.runs
         events = channels(self._spool, self._store, config.host, config.mail)
         self._channels = (*events, self._register.channel)
         troubles = Troubles()
@@ -205,7 +205,7 @@ class Agent:
                     if not self._trust.in_step:
                         logger.info("in step with etcd")
                         self._channels[0].look()  # the log
-                        self._channels[-1].look()  # the runs
+                        self._register.channel.look()
                     if message.regressed:
                         self._register.repeat()
                     self._trust.synced(message)

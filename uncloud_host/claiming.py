@@ -15,7 +15,7 @@ from uncloud_host.unit import State
 
 UP = (State.STARTING, State.RUNNING, State.EXITED, State.RESTARTING)
 SHOULD_RUN = (None, Status.TO_START, Status.RUNNING, Status.FAILED, Status.TO_RESTART)
-_ASKS = (Status.TO_START, Status.TO_STOP, Status.TO_RESTART)  # what only somebody who wants it writes
+_ASKS = (Status.TO_START, Status.TO_RESTART)  # what only somebody who wants it writes
 _LOST = "its entry and its claim are both gone from etcd, which seems to have lost its data"
 
 

@@ -47,11 +47,11 @@ class Entries:
 
     def uuids(self) -> set[str]:
         """List the VMs that have an entry here."""
-        return {self.uuid(key) for key in self.mirror.kept.snapshot()}
+        return {self.uuid(key) for key in self.mirror.replica.snapshot()}
 
     def entry(self, uuid: str) -> KeyValue | None:
         """Return the entry as last told; it may be gone from etcd, or there and not ours."""
-        return self.mirror.kept.get(self._vms + uuid)
+        return self.mirror.replica.get(self._vms + uuid)
 
     def desired(self, uuid: str, entry: KeyValue | None) -> Desired:
         """Say what an entry asks for."""
@@ -65,7 +65,7 @@ class Entries:
 
     def leave(self, uuid: str) -> None:
         """Keep an entry no longer that has moved away from this host."""
-        self.mirror.kept.forget(self._vms + uuid)
+        self.mirror.replica.forget(self._vms + uuid)
 
     def forget(self, others_than: Container[str]) -> None:
         """Forget what was read of entries that are gone."""

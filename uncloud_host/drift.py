@@ -25,9 +25,6 @@ class Foreign:
         self._sorted = array("q")
         self._recent = array("q")
 
-    def __len__(self) -> int:
-        return len(self._sorted) + len(self._recent)
-
     def add(self, key: str, mod_revision: int) -> None:
         """Remember a listed version of an entry."""
         self._recent.append(hash((key, mod_revision)))

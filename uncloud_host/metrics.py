@@ -1,7 +1,7 @@
 """Metrics for Prometheus: the only module that imports prometheus_client. Serves them over HTTP, to anybody.
 
-Whoever asks gets a thread for some seconds, or a little more; of too many at once the oldest gives way. So nobody who
-is slow, silent or speaks nonsense holds up another, and none of them the agent.
+Whoever asks gets a thread for a while; of too many at once the oldest gives way. So nobody who is slow, silent or
+speaks nonsense holds up another, and none of them the agent.
 """
 
 import socket

@@ -6,7 +6,7 @@ etcd must survive that a thousand hosts lose it at once. It lists again only if 
 backwards, or if a comparison (see `drift`) finds that we are wrong.
 
 Kept are only entries that somebody selects; others pass by and cost a few bytes. Consumers are told which keys changed
-and look up what they are now: all that is told here is a hint. One thread runs the mirror; any thread may ask it.
+and look up what they are now: all that is told here is a hint. One thread runs it; any may ask its `replica`.
 """
 
 import logging
@@ -17,10 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from uncloud_host.etcd import PROGRESS, Batch, Connection, EtcdError, Position, Watch, WatchError
-from uncloud_host.news import Changed, Lost, Synced, Told
+from uncloud_host.news import Lost, Synced, Told
 from uncloud_host.replica import Replica, Select
-
-__all__ = ["Changed", "Lost", "Mirror", "Synced", "Told"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class Mirror:
         self._told = told
         self._interval, self._audit, self._soon = interval, audit, soon
         self._stopping = threading.Event()
-        self.kept = Replica(select, interesting, len(hints))
+        self.replica = Replica(select, interesting, len(hints))
         self._known: Position | None = None
         self._position: Position | None = None  # the newest that etcd told us; None: list first
         self._proved = 0  # all changes up to this revision had been sent to us
@@ -72,7 +70,7 @@ class Mirror:
     @property
     def position(self) -> Position | None:
         """Where history stands as far as we know; None before the first list, and while a new one is made."""
-        newest = max(*self.kept.applied, self._proved)  # the watch is ahead of what was last asked for
+        newest = max(*self.replica.applied, self._proved)  # the watch is ahead of what was last asked for
         return replace(position, revision=max(position.revision, newest)) if (position := self._position) else None
 
     def stop(self) -> None:
@@ -126,7 +124,7 @@ class Mirror:
         if not resumed:
             self._list()
         target = self._advance(self._connection.position(self._prefix))
-        after = zip((self._prefix, *self._hints), (applied + 1 for applied in self.kept.applied), strict=True)
+        after = zip((self._prefix, *self._hints), (applied + 1 for applied in self.replica.applied), strict=True)
         watch = self._watch = self._connection.watch(list(after), interval=self._interval)
         try:
             self._catch_up(watch, target)
@@ -141,7 +139,7 @@ class Mirror:
             watch.close()
 
     def _list(self) -> None:
-        listing = self.kept.listing()
+        listing = self.replica.listing()
         position = None
         try:
             for page in self._connection.pages(self._prefix):
@@ -157,7 +155,7 @@ class Mirror:
             logger.warning("%s", backwards)
             self._regressed = True
         self._known = None
-        self.kept.replace(listing, position.revision)
+        self.replica.replace(listing, position.revision)
         self._position, self._proved = position, position.revision
         self._sync(position.revision, relisted=True)
 
@@ -227,20 +225,20 @@ class Mirror:
 
     def _compare(self) -> Iterator[float]:
         """Compare with etcd."""
-        comparison = self.kept.compare(self._connection, self._prefix)
+        comparison = self.replica.compare(self._connection, self._prefix)
         yield from comparison.steps(lambda: self._proved)
         if comparison.drifted:
             some = ", ".join(comparison.drifted[:3])
             msg = f"{len(comparison.drifted)} entries are not what was told, as {some}"
             raise _Relist(msg, regressed=True)
-        self.kept.agrees(comparison)
+        self.replica.agrees(comparison)
 
     def _apply(self, batch: Batch) -> None:
         if batch.compacted:
             self._compacted(batch)
         if batch.watch == PROGRESS:
             self._proved = max(self._proved, batch.revision)
-        if changed := self.kept.apply(batch):
+        if changed := self.replica.apply(batch):
             self._told(changed)
 
     def _compacted(self, batch: Batch) -> None:
@@ -248,7 +246,7 @@ class Mirror:
         if batch.watch == 0 or self._position is None:
             raise _Relist("the history since our revision was compacted away")
         self._missed_hints = True
-        self.kept.skip_hints(self._position.revision)
+        self.replica.skip_hints(self._position.revision)
         raise WatchError("the history of hints was compacted away", "compacted")
 
 

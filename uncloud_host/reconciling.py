@@ -1,4 +1,4 @@
-"""One VM after the other is made what it should be: read as much as must be read, let `reconcile` decide, do it."""
+"""Make a VM what it should be: read as much as must be read, let `reconcile` decide, do it."""
 
 import time
 from collections.abc import Container
@@ -18,10 +18,11 @@ from uncloud_host.unit import State
 
 
 class Reconciler:
-    """What is remembered of VMs between passes, to look at them less often. The next agent needs nothing of it."""
+    """For the deciding thread. What it remembers lets it look at VMs less often; the next agent needs nothing of it."""
 
     def __init__(self, hands: Hands, ends: Ends, trust: Trust, standing: Standing) -> None:
         self._hands, self._ends, self._trust, self._standing = hands, ends, trust, standing
+        self._me, self._units, self._witness = hands.me, hands.units, hands.witness
         self._entries, self._claims, self._teller = hands.entries, hands.claims, hands.teller
         self._retries = Retries()
         self._quiet: dict[str, tuple[int, Observed]] = {}  # nothing is to be done about these while they are so
@@ -56,7 +57,7 @@ class Reconciler:
 
     def _look_after(self, uuid: str) -> None:
         """Make one VM what it should be."""
-        entry, observed = self._entries.entry(uuid), self._hands.units.get(uuid)
+        entry, observed = self._entries.entry(uuid), self._units.get(uuid)
         claim, doubt = self._claims.get(uuid), self._trust.doubts.get(uuid)
         if entry:
             self._trust.there(uuid)
@@ -65,9 +66,9 @@ class Reconciler:
         known = (entry.mod_revision if entry else 0, observed)
         # What changes by itself with time is never quiet.
         is_quiet = self._quiet.get(uuid) == known and not retry and observed.state in (State.ABSENT, State.FAILED)
-        if not doubt and (is_quiet or reconcile.settled(desired, observed, claim, self._hands.me, now=time.time())):
+        if not doubt and (is_quiet or reconcile.settled(desired, observed, claim, self._me, now=time.time())):
             return
-        if doubt or reconcile.must_read(desired, observed, claim, self._hands.me):
+        if doubt or reconcile.must_read(desired, observed, claim, self._me):
             entry, claim = self._claims.read(uuid)
             desired = self._desired(uuid, entry)
             if observed.state == State.ABSENT and uuid not in self._claims.mine():
@@ -78,7 +79,7 @@ class Reconciler:
         if entry is None and observed.state != State.ABSENT and not self._trust.has_heard(uuid):
             return  # whether others were deleted with it is not known yet
         wait, now = self._standing.wait, time.time()
-        actions = reconcile.plan(desired, observed, claim, self._hands.me, now=now, retry=retry, doubt=doubt, wait=wait)
+        actions = reconcile.plan(desired, observed, claim, self._me, now=now, retry=retry, doubt=doubt, wait=wait)
         if not all(self._do(uuid, entry, action, retry=retry) for action in actions):
             return
         self._trust.doubts.pop(uuid, None)
@@ -88,11 +89,13 @@ class Reconciler:
     def _do(self, uuid: str, entry: KeyValue | None, action: Action, *, retry: bool) -> bool:
         if isinstance(action, Start) and retry:
             self._retries.tried(uuid)
+        known = self._claims.get(uuid)
         done = self._hands.do(uuid, entry, action)
-        if isinstance(action, Start) and retry and self._hands.witness.is_asked(uuid):
+        if isinstance(action, Start) and retry and self._witness.is_asked(uuid):
             self._retries.not_yet(uuid)
-        if isinstance(action, Start) and not done and self._claims.get(uuid):
-            self._look_after(uuid)  # by the claim that is in the way, which we did not know
+        claim = self._claims.get(uuid)
+        if isinstance(action, Start) and not done and claim and claim != known:
+            self._look_after(uuid)  # by the claim that is in the way
         return done
 
     def _desired(self, uuid: str, entry: KeyValue | None) -> Desired:

@@ -8,36 +8,39 @@ from pathlib import Path
 from uncloud_host import runtime, spool
 from uncloud_host.channels import Channel
 from uncloud_host.etcd import EtcdError
-from uncloud_host.runs import Runs
+from uncloud_host.facts import Me
+from uncloud_host.runs import Boots, Runs
 from uncloud_host.store import BATCH, Store
 
 DAY = 86400.0
 
 
 class Register:
-    """What this host writes below /runtime/, by a thread of its own: that of the channel."""
+    """The runs of this host, and what it writes of them below /runtime/, by the thread of its channel."""
 
-    def __init__(self, runs: Runs, store: Store, host: str, directory: Path = spool.DIRECTORY) -> None:
-        self._runs, self._store, self._host = runs, store, host
+    def __init__(self, me: Me, boots: Boots, store: Store, directory: Path = spool.DIRECTORY) -> None:
+        self._store, self._host = store, me.host
         self._forgotten = directory / "runs/forgotten"
-        self._must_repeat = False
+        self._asked = self._repeated = 0
         self.channel = Channel("runtime", self.write, EtcdError)
+        self.runs = Runs(me, boots, self.channel.look, directory)
 
     def repeat(self) -> None:
         """Write all of the last week once more: etcd's history is not the one in which that was written."""
-        self._must_repeat = True
+        self._asked += 1
         self.channel.look()
 
     def write(self) -> None:
         """Write what etcd does not know yet; delete there what is old. Raises EtcdError."""
-        if self._must_repeat:
-            again = self._runs.again()
-            for start in range(0, len(again), BATCH):
-                self._store.write_runs(again[start : start + BATCH])
-            self._must_repeat = False
-        while waiting := self._runs.pending()[:BATCH]:
+        if self._repeated != (asked := self._asked):
+            closed = self.runs.closed_lately()
+            for start in range(0, len(closed), BATCH):
+                self._store.write_runs(closed[start : start + BATCH])
+            self.runs.reopen()
+            self._repeated = asked
+        while waiting := self.runs.pending()[:BATCH]:
             self._store.write_runs(waiting)
-            self._runs.told(waiting)
+            self.runs.told(waiting)
         self._forget_old()
 
     def _forget_old(self) -> None:

@@ -37,7 +37,7 @@ class Replica:
 
     def __init__(self, select: Select, interesting: Callable[[str], bool], hints: int) -> None:
         self._select, self._interesting = select, interesting
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards `_kept`; the rest is changed by the mirror's thread only
         self._kept: dict[str, KeyValue] = {}
         self._foreign = Foreign()
         self.applied = [0] * (1 + hints)  # by watch: the revision up to which all is applied
@@ -79,13 +79,13 @@ class Replica:
         """Apply changes; tell which are new and concern somebody."""
         if not batch.changes:
             return None
-        deleted: dict[str, int] = {}
-        changed = self._apply_entries(batch, deleted) if batch.watch == 0 else self._apply_hints(batch)
+        told = self._apply_entries(batch) if batch.watch == 0 else self._apply_hints(batch)
         self.applied[batch.watch] = max(self.applied[batch.watch], batch.changes[-1][3])
-        return Changed(changed, deleted) if changed else None
+        return told if told.keys else None
 
-    def _apply_entries(self, batch: Batch, deleted: dict[str, int]) -> dict[str, int]:
+    def _apply_entries(self, batch: Batch) -> Changed:
         changed: dict[str, int] = {}
+        deleted: dict[str, int] = {}
         applied, kept, select, note = self.applied[0], self._kept, self._select, self._foreign.note
         with self._lock:
             for key, value, create_revision, mod_revision in batch.changes:
@@ -99,11 +99,12 @@ class Replica:
                     changed[key] = mod_revision
                 else:
                     note(key, mod_revision)
-        return changed
+        return Changed(changed, deleted)
 
-    def _apply_hints(self, batch: Batch) -> dict[str, int]:
+    def _apply_hints(self, batch: Batch) -> Changed:
         applied, interesting = self.applied[batch.watch], self._interesting
-        return {key: revision for key, _, _, revision in batch.changes if revision > applied and interesting(key)}
+        new = {key: revision for key, _, _, revision in batch.changes if revision > applied and interesting(key)}
+        return Changed(new, {})
 
     def compare(self, connection: Connection, prefix: str) -> Comparison:
         """Begin a comparison with etcd. Entries may be applied while it goes on."""

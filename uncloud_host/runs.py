@@ -15,7 +15,7 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncloud_host import journal, runtime, spool
@@ -27,11 +27,22 @@ from uncloud_host.runtime import Run
 logger = logging.getLogger(__name__)
 
 
-class Runs:
-    """Those that go on, and those whose end is not in etcd yet. `booted`: when this boot began, since 1970."""
+@dataclass(frozen=True, slots=True)
+class Boots:
+    """Who knows of this boot and earlier ones."""
 
-    def __init__(self, me: Me, booted: Callable[[], float], directory: Path = spool.DIRECTORY) -> None:
-        self._me, self._booted = me, booted
+    began: Callable[[], float]  # this one, in seconds since 1970
+    last_entry: Callable[[str], tuple[str, float]] = journal.last_entry
+    left: Callable[[str, float], list[End]] = journal.left
+
+
+class Runs:
+    """Those that go on, and those whose end is not in etcd yet. `told` is called when there is news for etcd."""
+
+    def __init__(
+        self, me: Me, boots: Boots, told: Callable[[], None] = lambda: None, directory: Path = spool.DIRECTORY
+    ) -> None:
+        self._me, self._boots, self._news = me, boots, told
         self._files, self._told, self._awake = directory / "runs", directory / "told/runtime", directory / "awake"
         for made in (self._files, self._told, self._awake):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -40,7 +51,6 @@ class Runs:
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
-        self.has_news = bool(self._runs)  # something is pending, perhaps
 
     def began(self, uuid: str, seen: Observed) -> None:
         """Open the record of what runs, with the start that its unit tells."""
@@ -81,7 +91,7 @@ class Runs:
         runs = [run for run in self._open() if run.boot_id != self._me.boot_id]
         boots = {_plain(run.boot_id or "") for run in runs}
         if not (self._awake / _plain(self._me.boot_id)).exists():  # else an agent of this boot has looked
-            boots |= {journal.last_entry("-1")[0]} & {path.name for path in self._awake.iterdir()}
+            boots |= {self._boots.last_entry("-1")[0]} & {path.name for path in self._awake.iterdir()}
         return [end for boot in sorted(boots - {""}) for end in self._lost_in(boot, runs)]
 
     def lost_are_told(self) -> None:
@@ -92,24 +102,31 @@ class Runs:
 
     def _lost_in(self, boot: str, runs: Sequence[Run]) -> list[End]:
         awake = self._last_awake(boot)
-        last = runtime.last_seen(awake, journal.last_entry(boot)[1], self._booted())
+        began = self._boots.began()
+        last = runtime.last_seen(awake, self._boots.last_entry(boot)[1], began)
         open_ = [run for run in runs if _plain(run.boot_id or "") == boot]
-        since = awake or min((run.started / 1000 for run in open_), default=self._booted())
-        left = [end for end in journal.left(boot, since) if not self.is_over(end.invocation)]
+        since = awake or min((run.started / 1000 for run in open_), default=began)
+        left = [end for end in self._boots.left(boot, since) if not self.is_over(end.invocation)]
         return runtime.cut_short(str(uuids.UUID(boot)), open_, left, last)
 
     def stay_awake(self) -> None:
         """Note that the host runs; try again to keep what could not be kept, and forget what is old."""
-        for invocation in self._unkept & self._runs.keys():
-            self._keep(self._runs[invocation])
+        for invocation in list(self._unkept):
+            if run := self._runs.get(invocation):
+                self._keep(run)
+            else:  # it is in etcd
+                self._unkept.discard(invocation)
         with suppress(OSError):  # the disk is full: the journal is the other witness
             if not self._has_lost:
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
             self._forget(time.time())
 
-    def again(self) -> list[Run]:
-        """List the closed runs of the last week; open ones are pending again. For an etcd that may have lost them."""
+    def reopen(self) -> None:
+        """Have the open ones pending again, for an etcd that may have lost them."""
         self._open_in_etcd.clear()
+
+    def closed_lately(self) -> list[Run]:
+        """List those of the last week whose closed records were written to etcd."""
         return [run for path in sorted(self._told.iterdir()) if path.stat().st_size and (run := _read(path))]
 
     def pending(self) -> list[Run]:
@@ -150,7 +167,7 @@ class Runs:
                 logger.warning("runs cannot be kept on disk (%s); they are kept in memory meanwhile", error)
             self._unkept.add(run.invocation)
         self._runs[run.invocation] = run  # last: then the other thread may see it, and remove the file
-        self.has_news = True
+        self._news()
 
     def _last_awake(self, boot: str) -> float:
         """Tell when an agent of an earlier boot last was there, in seconds since 1970."""

@@ -106,8 +106,8 @@ class Teller:
                 if keeping.keep(event, self._spool, self._troubles):
                     self._new(event)
                 del self._unkept[event.id]
-        if self._has_held or self._runs.has_news:
-            self._has_held = self._runs.has_news = False
+        if self._has_held:
+            self._has_held = False
             self.pass_on()
 
     def pass_on(self) -> None:

@@ -28,10 +28,12 @@ def serving(host: str, patience: float = 10.0) -> Iterator[metrics.Server]:
     made = metrics.Server(host, 0, lambda: FAMILIES, patience)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    try:
+        yield made
+    finally:
+        made.shutdown()
+        thread.join()
+        made.server_close()
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

@@ -10,7 +10,8 @@ import pytest
 
 from tests.waiting import eventually
 from uncloud_host.etcd import Connection, Delete, EtcdError, KeyValue, Position, Put
-from uncloud_host.mirror import Changed, Lost, Mirror, Synced
+from uncloud_host.mirror import Mirror
+from uncloud_host.news import Changed, Lost, Synced
 
 PREFIX = "/v1/vm/"
 MINE = b'{"host": "me"}'
@@ -38,7 +39,7 @@ class Following:
         return {key for each in self.of(Changed) for key in each.keys}
 
     def values(self) -> dict[str, bytes]:
-        return {key: entry.value for key, entry in self.mirror.kept.snapshot().items()}
+        return {key: entry.value for key, entry in self.mirror.replica.snapshot().items()}
 
     def end(self) -> None:
         self.mirror.stop()
@@ -80,13 +81,13 @@ def test_what_is_there_is_listed_and_what_comes_and_goes_is_told(follow, put, co
     revision = put("a")
     it = follow()
     assert in_step(it) == Synced(revision, relisted=True, regressed=False)
-    assert it.mirror.kept.get(PREFIX + "a") == KeyValue(PREFIX + "a", MINE, revision, revision)
+    assert it.mirror.replica.get(PREFIX + "a") == KeyValue(PREFIX + "a", MINE, revision, revision)
     put("b")
     eventually(lambda: PREFIX + "b" in it.changed())
-    assert it.mirror.kept.get(PREFIX + "b").value == MINE
+    assert it.mirror.replica.get(PREFIX + "b").value == MINE
     remove(connection, "a")
     eventually(lambda: PREFIX + "a" in it.changed())
-    assert set(it.mirror.kept.snapshot()) == {PREFIX + "b"}
+    assert set(it.mirror.replica.snapshot()) == {PREFIX + "b"}
 
 
 def test_entries_that_are_not_selected_are_neither_kept_nor_told(follow, put):
@@ -98,7 +99,7 @@ def test_entries_that_are_not_selected_are_neither_kept_nor_told(follow, put):
     put("a")
     eventually(it.changed)
     assert it.changed() == {PREFIX + "a"}
-    assert set(it.mirror.kept.snapshot()) == {PREFIX + "a"}
+    assert set(it.mirror.replica.snapshot()) == {PREFIX + "a"}
 
 
 def test_an_entry_that_moves_away_stays_visible_until_it_is_forgotten(follow, put):
@@ -108,11 +109,11 @@ def test_an_entry_that_moves_away_stays_visible_until_it_is_forgotten(follow, pu
     put("a", FOREIGN)
     eventually(lambda: PREFIX + "a" in it.changed())
     assert it.values() == {PREFIX + "a": FOREIGN}
-    it.mirror.kept.forget(PREFIX + "a")
+    it.mirror.replica.forget(PREFIX + "a")
     assert it.values() == {}
     put("a")
     eventually(lambda: it.values() == {PREFIX + "a": MINE})
-    it.mirror.kept.forget(PREFIX + "a")
+    it.mirror.replica.forget(PREFIX + "a")
     assert it.values() == {PREFIX + "a": MINE}, "one that is selected again is not forgotten"
 
 
@@ -123,7 +124,7 @@ def test_hints_are_told_of_interesting_keys_and_nothing_of_them_is_kept(follow, 
     put("a", prefix="/v1/claim/")
     put("a", prefix="/v1/host/")
     eventually(lambda: it.changed() == {"/v1/claim/a", "/v1/host/a"})
-    assert it.mirror.kept.snapshot() == {}
+    assert it.mirror.replica.snapshot() == {}
 
 
 def test_nothing_is_lost_when_etcd_is_killed_and_back_means_back_within_a_second(follow, put, etcd):
@@ -217,7 +218,7 @@ def test_deletions_are_told_with_their_revision_also_of_what_is_back_at_once(fol
     revision = connection.txn([], [Delete(PREFIX + "a"), Delete(PREFIX + "b")]).revision
     put("b")
     put("c")
-    eventually(lambda: it.mirror.kept.get(PREFIX + "c").mod_revision > revision + 1)
+    eventually(lambda: it.mirror.replica.get(PREFIX + "c").mod_revision > revision + 1)
     deleted = {key: at for each in it.of(Changed) for key, at in each.deleted.items()}
     assert deleted == {PREFIX + "a": revision, PREFIX + "b": revision}
 
@@ -285,7 +286,7 @@ def test_comparisons_of_an_etcd_under_load_find_nothing_and_cost_no_list(follow,
             remove(connection, name)
         else:
             put(name, chance.choice([MINE, FOREIGN]))
-        it.mirror.kept.forget(PREFIX + name)
+        it.mirror.replica.forget(PREFIX + name)
     assert len(it.of(Synced)) == 1
     put("last")
     eventually(lambda: PREFIX + "last" in it.values())
@@ -303,10 +304,10 @@ def test_ten_thousand_entries_are_listed_and_only_mine_kept(follow, connection):
     it = follow(select=lambda key, value: True)  # noqa: ARG005
     in_step(it)
     assert time.monotonic() - began < 3
-    assert len(it.mirror.kept.snapshot()) == 10_000
+    assert len(it.mirror.replica.snapshot()) == 10_000
     other = follow()
     in_step(other)
-    assert len(other.mirror.kept.snapshot()) == 100
+    assert len(other.mirror.replica.snapshot()) == 100
 
 
 def test_a_backlog_larger_than_one_message_is_caught_up_with(follow, etcd):
@@ -316,7 +317,7 @@ def test_a_backlog_larger_than_one_message_is_caught_up_with(follow, etcd):
         for number in range(40):
             hidden.txn([], [Put(f"{PREFIX}{number}", MINE + b" " * 200_000)])
     assert not in_step(it, 2).relisted
-    assert len(it.mirror.kept.snapshot()) == 40, "all is there when it is told that the mirror is in step"
+    assert len(it.mirror.replica.snapshot()) == 40, "all is there when it is told that the mirror is in step"
 
 
 def test_a_missing_permission_is_named_once_and_healed_by_granting_it(follow, etcd, tmp_path):
@@ -389,7 +390,7 @@ def test_killed_frozen_and_compacted_at_random_it_ends_equal(follow, etcd):
     reader.close()
 
     def equal() -> bool:
-        kept = {key: entry.mod_revision for key, entry in it.mirror.kept.snapshot().items()}
+        kept = {key: entry.mod_revision for key, entry in it.mirror.replica.snapshot().items()}
         return selected <= set(kept) and kept == {key: live[key] for key in kept if key in live}
 
     eventually(equal, within=15)

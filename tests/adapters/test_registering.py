@@ -8,7 +8,7 @@ from uncloud_host.endings import End, ended
 from uncloud_host.etcd import Connection, Delete
 from uncloud_host.facts import Me, Observed
 from uncloud_host.registering import Register
-from uncloud_host.runs import Runs
+from uncloud_host.runs import Boots
 from uncloud_host.store import Store
 from uncloud_host.unit import Evidence, State
 
@@ -25,17 +25,17 @@ def records(connection: Connection) -> dict[str, bool]:
 
 
 def test_what_an_etcd_has_lost_is_written_again(connection: Connection, tmp_path: Path) -> None:
-    runs = Runs(Me("vmhost1", "m1", "b1"), lambda: 5000.0, tmp_path)
-    register = Register(runs, Store(connection, "/v1"), "vmhost1", tmp_path)
+    register = Register(Me("vmhost1", "m1", "b1"), Boots(lambda: 5000.0), Store(connection, "/v1"), tmp_path)
+    runs = register.runs
     runs.over(END, ended(END, "vmhost1", "web-1"))
     runs.began(UUID, RUNNING)
+    opened = [run for run in runs.pending() if run.stopped is None]
     both = {"i1": True, "i2": False}
     register.write()
     assert (records(connection), runs.pending()) == (both, [])
 
-    deleted = [Delete(f"/v1/runtime/{run.path}") for run in (*runs.again(), *runs.pending())]
+    deleted = [Delete(f"/v1/runtime/{run.path}") for run in (*runs.closed_lately(), *opened)]
     connection.txn([], deleted)
-    register = Register(runs, Store(connection, "/v1"), "vmhost1", tmp_path)
     register.repeat()
     register.write()
     assert (records(connection), runs.pending()) == (both, [])

@@ -32,9 +32,9 @@ def measure(names: list[str], sizes: Sizes) -> list[Figure]:
     found = []
     for name in names:
         with Lab(f"bench-{os.getpid() % 1_000_000}", [tree.host(package), tree.base()]) as lab:
-            row = ROWS[name](Bench(lab, package, sizes))
-        print(table(row), file=sys.stderr, flush=True)  # all of it takes an hour: nothing measured is lost
-        found += row
+            figures = ROWS[name](Bench(lab, package, sizes))
+            print(table(figures), file=sys.stderr, flush=True)  # all of it takes an hour: nothing measured is lost
+        found += figures
     return found
 
 

@@ -93,7 +93,7 @@ def systemd_run(bench: Bench) -> list[Figure]:
 
 
 def libvirt(bench: Bench) -> list[Figure]:
-    """A paused VM by virsh and others, on a host of their own, beside a start of ours."""
+    """A paused VM by virsh and others, on a host of their own, beside a start of ours; lists of VMs, and memory."""
     host = bench.lab.host("peer1", [tree.libvirt()])
     host.boot()
     push(host)

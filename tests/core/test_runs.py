@@ -1,12 +1,14 @@
 """Runs on disk: each is known from its beginning until its closed record is in etcd, whoever dies in between."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from uncloud_host import spool
 from uncloud_host.endings import End, ended
 from uncloud_host.facts import Me, Observed
-from uncloud_host.runs import Runs
+from uncloud_host.runs import Boots, Runs
 from uncloud_host.unit import Evidence, State
 
 UUID, OTHER = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11", "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e12"
@@ -14,9 +16,12 @@ BOOT, OLD = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222
 BOOTED = 5000.0
 
 
-def agent(directory: Path, boot_id: str = BOOT) -> Runs:
-    """The next one."""
-    return Runs(Me("vmhost1", "m1", boot_id), lambda: BOOTED, directory)
+def agent(
+    directory: Path, boot_id: str = BOOT, last_entry: tuple[str, float] = ("", 0.0), left: Sequence[End] = ()
+) -> Runs:
+    """The next one. The journal knows of the last entry of every other boot, and of ends there."""
+    boots = Boots(lambda: BOOTED, lambda _boot: last_entry, lambda _boot, _since: list(left))
+    return Runs(Me("vmhost1", "m1", boot_id), boots, directory=directory)
 
 
 def running(invocation: str, since: float = 1000.0) -> Observed:
@@ -66,7 +71,8 @@ def test_what_was_told_is_kept_for_an_etcd_that_loses_it(tmp_path: Path) -> None
     runs.told(told)
     again = agent(tmp_path)
     assert again.pending() == []
-    assert again.again() == [run for run in told if run.stopped]
+    again.reopen()
+    assert again.closed_lately() == [run for run in told if run.stopped]
     assert again.pending() == [run for run in told if not run.stopped]
 
 
@@ -99,12 +105,13 @@ def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
     assert [run.invocation for run in agent(tmp_path).pending()] == ["i1", "i2", "i3"]
 
 
+def full(_path: Path, _text: str) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = agent(tmp_path)
     runs.lost_are_told()
-
-    def full(_path: Path, _text: str) -> None:
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr("uncloud_host.spool.replace", full)
@@ -124,7 +131,7 @@ def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
 
 
 def test_what_a_power_failure_ended(tmp_path: Path) -> None:
-    """Once: an agent that comes later finds nothing. The journal knows nothing of such a boot."""
+    """Once: an agent that comes later finds nothing."""
     agent(tmp_path, OLD).began(UUID, running("i1"))
     (tmp_path / "awake" / OLD.replace("-", "")).write_text("4000.0")
     runs = agent(tmp_path)
@@ -136,3 +143,32 @@ def test_what_a_power_failure_ended(tmp_path: Path) -> None:
     (run,) = runs.pending()
     assert (run.estimated, run.event, run.stopped) == (True, "killed", 4_000_000)
     assert agent(tmp_path).lost() == []
+
+
+def test_an_end_that_a_recorder_wrote_before_a_power_failure_is_told_once(tmp_path: Path) -> None:
+    agent(tmp_path, OLD).began(UUID, running("i1"))
+    left = [killed("i1", started=1100.0, time=1100.0), killed("i2", started=1101.0, time=1150.0)]
+    runs = agent(tmp_path, last_entry=(OLD.replace("-", ""), 4500.0), left=left)
+    over(runs, killed("i2", started=1101.0))
+    assert [(end.invocation, end.ended) for end in runs.lost()] == [("i1", 1100.0)]
+
+
+def test_what_was_told_while_the_disk_was_full_is_kept_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other thread tells one while we write the other: the disk has room again."""
+    runs = agent(tmp_path)
+    runs.lost_are_told()
+    with monkeypatch.context() as patched:
+        patched.setattr("uncloud_host.spool.replace", full)
+        over(runs, killed("i1"))
+        over(runs, killed("i2"))
+    replace = spool.replace
+
+    def tell(path: Path, text: str) -> None:
+        runs.told([run for run in runs.pending() if run.invocation not in path.name])
+        replace(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("uncloud_host.spool.replace", tell)
+        runs.stay_awake()
+    assert len(runs.pending()) <= 1
+    runs.stay_awake()

@@ -38,3 +38,5 @@ match sys.argv[1:]:
         look(int(times))
     case "up", count:
         up(int(count))
+    case _:
+        raise SystemExit(__doc__)

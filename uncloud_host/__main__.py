@@ -8,6 +8,9 @@ import sys
 
 from uncloud_host import cli
 
+# What pydantic (2.10) need not do at import: look through all installed packages for plugins, which have no business
+# here, and check what it has built itself. 70 of the 500 ms of an `ls`, and of each start of the agent.
+FASTER = {"PYDANTIC_DISABLE_PLUGINS": "__all__", "PYDANTIC_SKIP_VALIDATING_CORE_SCHEMAS": "1"}
 EX_CONFIG = 78  # sysexits.h; the unit is not restarted after it: nothing changes until somebody changes something
 
 
@@ -16,6 +19,8 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Shells show that as 130. KeyboardInterrupt may come up anywhere: out of pydantic it is a panic of Rust.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for name, value in FASTER.items():
+        os.environ.setdefault(name, value)
     arguments = _parser().parse_args()
     return int(arguments.run(arguments))
 

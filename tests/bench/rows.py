@@ -25,7 +25,7 @@ class Sizes:
 
     starts: int = 30
     at_once: int = 300
-    rounds: int = 5
+    rounds: int = 2
     reboot: int = 100
     kills: int = 100
     moves: int = 20

@@ -18,7 +18,7 @@ ADAPTER = ("etcd", "mirror", "drift")
 # Functions that write, and where their death is tried, or why it is not.
 ELSEWHERE = {
     "ends:_remove": "pathlib:Path.unlink",
-    "agent:Agent._finish": "ends:_remove",
+    "reconciling:Reconciler.finish": "ends:_remove",
     "mail:_smtp": "uncloud_host.mail:send",
     "mail:_sendmail": "uncloud_host.mail:send",
     "outbox:Outbox.__init__": "a directory, which is there already",
@@ -34,7 +34,7 @@ ELSEWHERE = {
     "store:Store.take_over": "a person's command, in one transaction",
     "runs:Runs.__init__": "directories, which are there already",
     "runs:Runs._forget": "what it removes was told a week ago; each file counts for itself",
-    "runs:Runs._forget_old": "deleted again a day later, see test_runtime",
+    "registering:Register._forget_old": "deleted again a day later, see test_runtime",
     "store:Store.forget_runs": "the same",
     "store:Store.prune": "what is left is deleted an hour later",
     "spool:write_end": "what it tells of may be lost with the agent, no recorder runs then",

@@ -2,6 +2,21 @@
 
 Pure. These rules come before all others: a claim that is absent, or that a restored etcd brought back, is no reason to
 stop a VM, but it would let another host start it.
+
+A *hold* stands in the claim (`Claim.held`: None, not held; True, held; False, a person has confirmed that etcd is
+right). While a VM is held its unit is left as it is. How a hold begins and what leaves it as it is, see `_hold`:
+
+    the entry ...               and                                       then the VM is
+    asks to run here            its unit is up                            not held (any more)
+    asks to run here            it was stopped with all others            as it was
+    is invalid                                                            as it was
+    is gone, or says anything   it is held, or that is confirmed          as it was
+    is gone                     that is in doubt, see `holds`             held
+    is gone                     its claim is gone, too                    held
+    says anything else          history went backwards: all is in doubt   held
+
+It ends when the entry says what it did not say before (`is_newer`), when it asks to run, or by a person's word; then
+what the entry says is done.
 """
 
 from dataclasses import replace

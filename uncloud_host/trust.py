@@ -16,7 +16,11 @@ LONG = 300.0  # seconds without etcd after which people are told
 
 @dataclass(slots=True)
 class Trust:
-    """What the mirror told, and what follows from it for VMs that run here."""
+    """What the mirror told, and what follows from it for VMs that run here.
+
+    In each pass, in this order: `judge` what was told of deletions and of history; if `must_list`, `listed`;
+    then VM by VM `there`, `has_heard` and `doubts`, from which each doubt is taken when the claim says what came of it.
+    """
 
     in_step: bool = False
     connections: int = 0  # how often we came in step

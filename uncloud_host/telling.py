@@ -25,6 +25,7 @@ from uncloud_host.unit import State
 logger = logging.getLogger(__name__)
 
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
+AHEAD = 60.0  # seconds that a clock may be set back, and what QEMU said before is still told
 TRIES, AGAIN = 5, 0.1  # seconds between them
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
 RUNS = 16  # of a VM are remembered; more do not end between two passes
@@ -83,8 +84,15 @@ class Teller:
                 self._troubles.end(kind, uuid)
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
-        """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
+        """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event.
+
+        Not what may have been told and forgotten meanwhile; nor what has not happened yet, which a guest wrote that has
+        broken out.
+        """
+        now = time.time()
         for sign in said:
+            if not now - FRESH < sign.time < now + AHEAD:
+                continue
             at = datetime.fromtimestamp(sign.time, UTC)
             subject = f"{invocation} {stamp(at)}"
             event = partial(Event, uuid, subject=subject, time=at, host=self._host, name=self._name(uuid))
@@ -168,6 +176,8 @@ class Teller:
             self._begin(end.vm, end.invocation, end.started, end.restarts)  # while nobody looked
         story.ended = dict([*story.ended.items(), (key, end)][-RUNS:])
         self.tell(event)
+        if not end.is_after:  # at once: the next run may have the same trouble before anybody looks
+            self.resolved("disk", end.vm, "that run is over")
         self._runs.over(end, event)  # last: an open run has an end that may not have been told
         return end
 
@@ -181,14 +191,17 @@ class Teller:
         """Find the ends of runs that left no record: `systemctl kill -s KILL` kills the recorder too."""
         may_have_missed = uuid in self._recalled or new.restarts > old.restarts + 1  # whole runs
         before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
-        over = new.invocation != before or new.state in (State.RESTARTING, State.FAILED)
-        if not before or not over:
+        is_between = new.state in (State.RESTARTING, State.FAILED)
+        if not before or not (is_between or new.invocation != before):
             return []
         found = []
         if not self._is_over(uuid, before):
             found = self._without_record(uuid, before)
         elif may_have_missed:
             found = journal.unrecorded(uuid, before)
+        # A run that began and ended since the last look, and whose recorder was killed.
+        if is_between and new.invocation not in (before, *(end.invocation for end in found)):
+            found += [] if self._is_over(uuid, new.invocation) else self._without_record(uuid, new.invocation)
         return [end for end in found if not self._is_over(uuid, end.invocation)]
 
     def _is_over(self, uuid: str, invocation: str) -> bool:

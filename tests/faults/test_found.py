@@ -111,6 +111,18 @@ def test_several_ends_between_two_passes_are_told_once_each(world: World) -> Non
     world.wait_events(uuid, "started", "powered-off", "restarted", "powered-off", "restarted")
 
 
+def test_the_end_of_a_run_that_nobody_saw_is_told_though_its_recorder_was_killed(world: World) -> None:
+    """The unit waited for its next restart then, and the stop that came next was taken for that end."""
+    uuid = world.vm()
+    agent = "systemctl kill --kill-whom=main uncloud-host --signal"
+    world.shell(f"{agent}=STOP; kill -s SEGV {world.pid(uuid)}")
+    world.wait_boots(uuid, 2)
+    world.ask(uuid, status="TO_STOP")
+    world.shell(f"systemctl kill --signal=KILL vm-{uuid}; {agent}=CONT")
+    world.wait_status(uuid, "STOP")
+    world.wait_events(uuid, "started", "crashed", "restarted", "killed", "stopped")
+
+
 def test_the_reason_is_found_also_at_the_second_failure(world: World) -> None:
     """journald knows the first run's invocation only, as long as systemd restarts a unit with RestartMode=direct."""
     second = world.put("00000000-0000-4000-8000-0000000000aa", disks=[world.occupied("found")])

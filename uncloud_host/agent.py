@@ -70,9 +70,9 @@ class Agent:
         self._runs = self._register.runs
         events = channels(self._spool, self._store, config.host, config.mail)
         self._channels = (*events, self._register.channel)
-        troubles = Troubles()
-        self._teller = Teller(self._spool, troubles, self._runs, config.host, self._channels)
-        self._resolver = Resolver(troubles, self._teller, self._entries, self._units, self._claims, self._me)
+        self._troubles = Troubles()
+        self._teller = Teller(self._spool, self._troubles, self._runs, config.host, self._channels)
+        self._resolver = Resolver(self._troubles, self._teller, self._entries, self._units, self._claims, self._me)
         self._recordings = Recordings(lambda *said: self._inbox.put(Said(*said)))
         self._witness = Witness(config.ceph, lambda uuid: self._inbox.put(LookedAt(uuid)))
         self._hands = Hands(
@@ -236,7 +236,7 @@ class Agent:
         self._witness.forget(others_than=known)
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
-        self._spool.forget(time.time(), running=self._units.observed.keys())
+        self._spool.forget(time.time(), running=self._units.observed.keys(), lasting=self._troubles.events)
         supplies.tidy(known, time.time())
         self._teller.pass_on()
 

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 SENDMAIL = "/usr/sbin/sendmail"
 _FINAL = 500  # SMTP's codes from here on are refusals for good
+HANGS = 50  # seconds for sendmail
 ANSWER = 10.0  # seconds for each answer of the SMTP server
 
 
@@ -87,12 +88,13 @@ def _line(error: object) -> str:
 def _sendmail(text: bytes, config: Mail) -> None:
     """Run sendmail in a unit of its own: it is setuid or setgid and writes to its spool, which our sandbox forbids.
 
-    It may deliver in the background after it has said yes (exim, dma): only the process itself ends with the unit.
+    It may deliver in the background after it has said yes (exim, dma): only the process itself ends with the unit. One
+    that hangs is ended, or each try would leave one more, and all of them deliver in the end.
     """
     unit = ["systemd-run", "--quiet", "--collect", "--pipe", "--wait", "--property=KillMode=process"]
-    words = [*unit, SENDMAIL, "-oi", "-f", config.sender, "--", *config.to]
+    words = [*unit, f"--property=RuntimeMaxSec={HANGS}", SENDMAIL, "-oi", "-f", config.sender, "--", *config.to]
     try:
-        done = subprocess.run(words, input=text, timeout=60, capture_output=True, check=False)  # noqa: S603 - our words
+        done = subprocess.run(words, input=text, timeout=HANGS + 10, capture_output=True, check=False)  # noqa: S603 - our words
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MailError(f"mail: {SENDMAIL}: {error}") from None
     if done.returncode:

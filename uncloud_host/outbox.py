@@ -51,6 +51,7 @@ class Outbox:
         self._mails, self._lock = directory / "mails", directory / "mail.lock"
         self._mails.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._forgot = 0.0
+        self._taken: set[str] = set()  # sent, which is not written down yet: the disk is full
 
     def send(self) -> float | None:
         """Send what is due; give the seconds until something else is, None if nothing waits.
@@ -91,8 +92,8 @@ class Outbox:
         return [each for each in waiting if each.event.id not in gone]
 
     def _deliver(self, batch: _Batch) -> None:
-        events = self._spool.find(batch.ids)
-        if events and self._config.to:
+        events, identity = self._spool.find(batch.ids), writing.identity(batch.ids)
+        if events and self._config.to and identity not in self._taken:
             scene = self._scene(events)
             told = [_named(each.event, scene) for each in sorted(events, key=lambda each: each.ns)]
             message = writing.message(told, scene, self._config.sender, self._config.to)
@@ -100,7 +101,9 @@ class Outbox:
                 mail.send(message, self._config)
             except Rejected as error:  # trying again would only keep the others waiting
                 logger.warning("%s; that mail is given up, its events are in the log", error)
+        self._taken.add(identity)
         self._write(_Batch(batch.ids, batch.told, batch.made, time.time()))
+        self._taken.discard(identity)
         self._spool.told("mail", events)
 
     def _scene(self, events: Sequence[Spooled]) -> Scene:

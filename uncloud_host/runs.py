@@ -117,9 +117,9 @@ class Runs:
             else:  # it is in etcd
                 self._unkept.discard(invocation)
         with suppress(OSError):  # the disk is full: the journal is the other witness
-            if not self._has_lost:
+            if not self._has_lost:  # else earlier boots are still to be asked about
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
-            self._forget(time.time())
+                self._forget(time.time())
 
     def reopen(self) -> None:
         """Have the open ones pending again, for an etcd that may have lost them."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+AHEAD = 60.0  # seconds that a clock may be set back, and what was said before is still told
+
 
 class Kind(StrEnum):
     """What is worth knowing of a VM that runs."""
@@ -33,6 +35,12 @@ class Sign:
 def signs(lines: Iterable[str | bytes]) -> list[Sign]:
     """Read what there is; lines that say nothing of interest, or cannot be read, are left out."""
     return [sign for line in lines if (sign := _sign(line))]
+
+
+def lately(said: Iterable[Sign], now: float, age: float) -> list[Sign]:
+    """Leave out what is older than `age` (seconds), which may have been told and forgotten since, and what has not
+    happened yet: a guest that has broken out may write any time, also one that no calendar has."""
+    return [sign for sign in said if now - age < sign.time < now + AHEAD]
 
 
 def _sign(line: str | bytes) -> Sign | None:

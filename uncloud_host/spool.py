@@ -9,7 +9,7 @@ position  where etcd's history stood
 import json
 import os
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -49,7 +49,7 @@ class Spool:
             return False
         told = {"ns": time.time_ns(), "subject": event.subject, "quiet": quiet, **event.record()}
         new = path.with_name(f".{event.id}.{os.getpid()}")
-        _write(new, json.dumps(told))
+        write(new, json.dumps(told))
         try:
             os.link(new, path)
         except FileExistsError:
@@ -82,10 +82,13 @@ class Spool:
         for spooled in events:
             (self._told[channel] / spooled.event.id).touch(mode=0o600)
 
-    def forget(self, now: float, running: Container[str] = ()) -> None:
+    def forget(
+        self, now: float, running: Container[str] = (), lasting: Callable[[], Container[str]] = lambda: ()
+    ) -> None:
         """Remove events that every channel told long ago, once an hour, and what concerns VMs that do not run any more.
 
-        `now` in seconds since 1970.
+        `now` in seconds since 1970. `lasting`: the events that began what still lasts; they would be told again. A disk
+        that became read-only forgets nothing.
         """
         if now < self._forgot + HOUR:
             return
@@ -94,9 +97,12 @@ class Spool:
             for uuid in os.listdir(directory) if directory.is_dir() else ():
                 if uuid not in running:
                     (directory / uuid).unlink(missing_ok=True)
+        spared = lasting()
         for name in os.listdir(self._events):
+            if name in spared:
+                continue
             marks = [directory / name for directory in self._told.values()]
-            with suppress(FileNotFoundError):  # not told yet
+            with suppress(OSError):  # not told yet, or read-only
                 if max(mark.stat().st_mtime for mark in marks) < now - KEPT:
                     (self._events / name).unlink()
                     for mark in marks:
@@ -128,7 +134,7 @@ class Spool:
         self._remembered = position
         with suppress(OSError):  # a full disk: an older position serves as well
             new = self._position.with_suffix(".new")
-            _write(new, json.dumps(asdict(position)), sync=False)
+            write(new, json.dumps(asdict(position)), sync=False)
             new.rename(self._position)
 
     def _read(self, name: str) -> Spooled | None:
@@ -157,7 +163,7 @@ def write_intent(uuid: str, invocation: str, event: Name, why: str, revision: in
     """
     INTENTS.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = INTENTS / f".{uuid}"
-    _write(new, json.dumps({"invocation": invocation, "event": event, "why": why, "revision": revision}), sync=False)
+    write(new, json.dumps({"invocation": invocation, "event": event, "why": why, "revision": revision}), sync=False)
     new.rename(INTENTS / uuid)
 
 
@@ -179,7 +185,7 @@ def remove_intent(uuid: str, invocation: str) -> None:
 def write_end(end: End) -> None:
     """Record an end as a VM's recorder does; none runs when a unit is stopped that waits to be restarted."""
     new = ENDS_IN_MEMORY / f"{end.vm}.{end.invocation}.after.new"
-    _write(new, json.dumps(asdict(end)), sync=False)
+    write(new, json.dumps(asdict(end)), sync=False)
     new.rename(new.with_suffix(""))
 
 
@@ -188,7 +194,7 @@ def write_limits(uuid: str, start: str, fingerprint: str) -> None:
     LIMITS.mkdir(parents=True, exist_ok=True)
     LIMITS.chmod(0o755)
     new = LIMITS / f".{uuid}"
-    _write(new, f"{start}\n{fingerprint}", sync=False)
+    write(new, f"{start}\n{fingerprint}", sync=False)
     new.chmod(0o644)
     new.rename(LIMITS / uuid)
 
@@ -205,7 +211,7 @@ def limits(uuid: str, start: str) -> str | None:
 def replace(path: Path, text: str) -> None:
     """Write a file whole or not at all, so that it is there also after a power failure."""
     new = path.with_name(f".{path.name}.new")
-    _write(new, text)
+    write(new, text)
     new.rename(path)
 
 
@@ -214,7 +220,8 @@ def _head(path: Path) -> str:
         return file.read(_LARGEST)
 
 
-def _write(path: Path, text: str, *, sync: bool = True) -> None:
+def write(path: Path, text: str, *, sync: bool = True) -> None:
+    """Write a file; if `sync`, its text is on the disk before anything is that is done after."""
     with path.open("w") as file:
         file.write(text)
         if sync:

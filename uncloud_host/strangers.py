@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from uncloud_host.events import clean, stamp
 
-COMMAND = 300  # characters of it that are shown
+COMMAND = 300  # characters of it, or of a word in it, that are shown: etcd takes no more than 1.5 MB of an audit
 _SECRET = re.compile(r"""((?:data|password)["']?[=:]\s*["']?)[^,"'\s]+""")
 
 
@@ -50,7 +50,7 @@ class Program:
 
     def _after(self, option: str) -> str:
         given = dict(zip(self.command, self.command[1:], strict=False))
-        return given.get(option) or given.get(f"-{option}", "")
+        return (given.get(option) or given.get(f"-{option}", ""))[:COMMAND]
 
 
 def describe(one: Program) -> str:

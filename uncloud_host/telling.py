@@ -17,7 +17,7 @@ from uncloud_host.facts import Observed
 from uncloud_host.models import VM
 from uncloud_host.runs import Runs
 from uncloud_host.saying import say
-from uncloud_host.signs import Kind, Sign, signs
+from uncloud_host.signs import Kind, Sign, lately, signs
 from uncloud_host.spool import Spool
 from uncloud_host.troubles import Troubles
 from uncloud_host.unit import State
@@ -25,7 +25,6 @@ from uncloud_host.unit import State
 logger = logging.getLogger(__name__)
 
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
-AHEAD = 60.0  # seconds that a clock may be set back, and what QEMU said before is still told
 TRIES, AGAIN = 5, 0.1  # seconds between them
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
 RUNS = 16  # of a VM are remembered; more do not end between two passes
@@ -84,15 +83,8 @@ class Teller:
                 self._troubles.end(kind, uuid)
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
-        """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event.
-
-        Not what may have been told and forgotten meanwhile; nor what has not happened yet, which a guest wrote that has
-        broken out.
-        """
-        now = time.time()
-        for sign in said:
-            if not now - FRESH < sign.time < now + AHEAD:
-                continue
+        """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
+        for sign in lately(said, time.time(), FRESH):
             at = datetime.fromtimestamp(sign.time, UTC)
             subject = f"{invocation} {stamp(at)}"
             event = partial(Event, uuid, subject=subject, time=at, host=self._host, name=self._name(uuid))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from uncloud_host import spool
 from uncloud_host.events import Name
 from uncloud_host.spool import DIRECTORY
 
@@ -45,12 +46,12 @@ class Troubles:
             known = _read(path)
             if known and known.id and known.id == trouble.id:
                 return True
-            if trouble.event != Name.GAVE_UP or (known and known.event == Name.GAVE_UP):
+            if known and (trouble.event != Name.GAVE_UP or known.event == Name.GAVE_UP):
                 return False
             self._replace(path, replace(trouble, since=known.since) if known else trouble)
             return True
         new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_text(json.dumps(asdict(trouble)))
+        spool.write(new, json.dumps(asdict(trouble)))
         try:
             os.link(new, path)
         except FileExistsError:
@@ -61,12 +62,14 @@ class Troubles:
 
     def _replace(self, path: Path, trouble: Trouble) -> None:
         new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_text(json.dumps(asdict(trouble)))
+        spool.write(new, json.dumps(asdict(trouble)))
         new.rename(path)
 
     def is_open(self, kind: str, about: str) -> bool:
         """Tell whether it has been begun."""
-        return self._path(kind, about).exists()
+        with suppress(FileNotFoundError):
+            return _read(self._path(kind, about)) is not None
+        return False
 
     def find(self, kind: str, about: str) -> Trouble | None:
         """Return it; None if it has not been begun, or is over."""
@@ -86,6 +89,10 @@ class Troubles:
             with suppress(FileNotFoundError):  # somebody has just ended it
                 found += [] if path.name.startswith(".") else [_read(path)]
         return sorted(filter(None, found), key=lambda trouble: (trouble.since, trouble.kind, trouble.about))
+
+    def events(self) -> set[str]:
+        """List the ids of the events that began what is open."""
+        return {trouble.id for trouble in self.all()}
 
     def _path(self, kind: str, about: str) -> Path:
         return self._open / f"{kind}.{urllib.parse.quote(about, safe='')[:200]}"

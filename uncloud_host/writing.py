@@ -244,7 +244,7 @@ def _aligned(facts: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def _further(event: Event, events: Sequence[Event]) -> str:
     """Give the commands to type next."""
-    since = shown.clock(min(each.time for each in events).timestamp() - 60)
+    since = shown.clock(max(0.0, min(each.time for each in events).timestamp() - 60))
     is_one = len({each.vm for each in events}) == 1
     if not is_one:
         commands = ["uncloud-host ls", f"journalctl -u 'vm-*' --since '{since}'"]

@@ -189,6 +189,10 @@ def test_how_a_program_is_described(cgroup: str, command: tuple[str, ...], told:
     assert told in describe(dataclasses.replace(QEMU, cgroup=cgroup, command=command))
 
 
+def test_a_program_cannot_make_an_audit_too_big_for_etcd() -> None:
+    assert len(describe(dataclasses.replace(QEMU, command=("q", "-name", "\ufffd" * 65536)))) < 1000
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

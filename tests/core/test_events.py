@@ -3,6 +3,7 @@
 import contextlib
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
@@ -104,6 +105,32 @@ def test_an_event_is_forgotten_a_week_after_everyone_has_told_it(tmp_path) -> No
     assert not spool.add(event())
     spool.forget(mark + KEPT + 1)
     assert spool.add(event())
+
+
+def old(directory: Path) -> tuple[Spool, float]:
+    """A spool with an event that everybody was told of, and when it may be forgotten."""
+    spool = Spool(directory)
+    spool.add(event())
+    for channel in ("log", "mail"):
+        spool.told(channel, spool.pending(channel))
+    return spool, (directory / "told/mail" / event().id).stat().st_mtime + KEPT + 1
+
+
+def test_what_lasts_is_not_forgotten_or_it_would_be_told_every_week(tmp_path) -> None:
+    spool, late = old(tmp_path)
+    spool.forget(late, lasting=lambda: {event().id})
+    assert spool.has(event())
+
+
+def test_a_disk_that_became_read_only_forgets_nothing(tmp_path, monkeypatch) -> None:
+    spool, late = old(tmp_path)
+
+    def read_only(_path: Path, missing_ok: bool = False) -> None:  # noqa: ARG001 - pathlib's
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    spool.forget(late)
+    assert spool.has(event())
 
 
 def test_a_file_in_the_spool_that_cannot_be_read_hides_no_other(tmp_path) -> None:

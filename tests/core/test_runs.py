@@ -172,3 +172,12 @@ def test_what_was_told_while_the_disk_was_full_is_kept_no_more(tmp_path: Path, m
         runs.stay_awake()
     assert len(runs.pending()) <= 1
     runs.stay_awake()
+
+
+def test_an_earlier_boot_is_not_forgotten_before_it_was_asked_about(tmp_path: Path) -> None:
+    """Its only run was closed, and what began after that nobody saw."""
+    agent(tmp_path, OLD).lost_are_told()
+    left = [killed("i2", started=1101.0, time=1150.0)]
+    runs = agent(tmp_path, last_entry=(OLD.replace("-", ""), 4500.0), left=left)
+    runs.stay_awake()
+    assert [end.invocation for end in runs.lost()] == ["i2"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncloud_host.signs import Kind, signs
+from uncloud_host.signs import Kind, Sign, lately, signs
 
 
 def said(name: str, **data: object) -> bytes:
@@ -62,3 +62,9 @@ VALUES = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.di
 @given(st.sampled_from(["WATCHDOG", "BLOCK_IO_ERROR", "RESET"]), VALUES)
 def test_whatever_a_hostile_qemu_writes_is_read_or_left_out(name: str, value: object) -> None:
     signs([json.dumps({"event": name, "data": value, "timestamp": value})])
+
+
+def test_what_is_old_or_has_not_happened_yet_is_left_out() -> None:
+    times = (-62135596800.0, 100.0, 900.0, 1000.0, 1030.0, 1e11)
+    said = [Sign(Kind.WATCHDOG, time, "") for time in times]
+    assert [sign.time for sign in lately(said, 1000.0, 500.0)] == [900.0, 1000.0, 1030.0]

@@ -38,6 +38,15 @@ def test_a_damaged_one_can_be_ended(tmp_path: Path) -> None:
     assert troubles.find("held", "x") is None
 
 
+def test_one_that_a_power_failure_left_empty_is_begun_again(tmp_path: Path) -> None:
+    troubles = Troubles(tmp_path)
+    (tmp_path / "open" / f"{DOWN.kind}.{DOWN.about}").touch()
+    assert not troubles.is_open(DOWN.kind, DOWN.about)
+    assert troubles.begin(DOWN)
+    assert troubles.is_open(DOWN.kind, DOWN.about)
+    assert troubles.all() == [DOWN]
+
+
 def test_that_systemd_gave_up_is_news_of_what_is_down_and_nothing_else_is(tmp_path: Path) -> None:
     troubles = Troubles(tmp_path)
     first = replace(DOWN, event="could-not-start", id="a")

@@ -163,6 +163,12 @@ def test_what_was_wrong_is_told_when_it_is_over() -> None:
     assert "Was:       gave-up: systemd gave up\nSince:     2026-11-23 08:00:00 UTC, for 30 min\n" in text
 
 
+def test_an_event_of_no_time_that_a_clock_shows_stops_no_mail() -> None:
+    """A guest that has broken out may write any time; what is in the spool must not end every sender."""
+    told = written(event(time=datetime(1, 1, 1, tzinfo=UTC)))
+    assert "--since '1970-01-01 00:00:00 UTC'" in told.get_content()
+
+
 def test_a_digest_names_every_vm_and_every_event() -> None:
     events = [event(vm=vm, name=f"name-{vm[:4]}") for vm in (UUID, OTHER)] + [later(1)]
     told = written(*events)

@@ -128,7 +128,7 @@ INTENT, NO_INTENT = (f"uncloud_host.spool:{name}_intent" for name in ("write", "
 MARK = "uncloud_host.spool:write_limits"
 RUN, RUNS, RUN_TOLD = "uncloud_host.spool:replace", "uncloud_host.store:Store.write_runs", "uncloud_host.runs:Runs.told"
 BATCH = "uncloud_host.outbox:Outbox._write"
-MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:_write", "pathlib:Path.unlink"
+MAIL, WRITE, UNLINK = "uncloud_host.mail:send", "uncloud_host.spool:write", "pathlib:Path.unlink"
 
 # scenario: {what has just been written -> what would be written next: (when, in which function, ABOUT)}
 # ABOUT: what else the arguments of that call contain, beside the VM's uuid.

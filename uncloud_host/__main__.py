@@ -56,14 +56,19 @@ def _run(_arguments: argparse.Namespace) -> int:
     except config.ConfigError as error:
         logger.error("%s", error)  # noqa: TRY400 - a traceback tells an administrator nothing
         return EX_CONFIG
-    if machine.lock() is None:
+    try:
+        lock = machine.lock()
+    except PermissionError:
+        logger.error("uncloud-host run: must be root")  # noqa: TRY400
+        return 1
+    if lock is None:
         logger.error("another uncloud-host runs on this machine")
         return EX_CONFIG
     if not known.mail.to:
         logger.warning("UNCLOUD_MAIL_TO is not set: nobody is mailed")
     try:
         problem = Agent(known).run()
-    except WrongName as error:
+    except (WrongName, config.ConfigError) as error:
         logger.error("%s", error)  # noqa: TRY400
         return EX_CONFIG
     if problem:

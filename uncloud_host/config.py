@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from uncloud_host import qemu, unit
-from uncloud_host.etcderror import Access
+from uncloud_host.etcderror import Access, EtcdError, address
 from uncloud_host.events import FAILURES, Name
 
 PREFIX = "UNCLOUD_"
@@ -242,6 +242,11 @@ def _urls(text: str) -> tuple[str, ...]:
         re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?", url) for url in urls
     ):
         raise ValueError
+    for url in urls:
+        try:
+            address(url)[1].encode("idna")  # UnicodeError is a ValueError
+        except EtcdError:
+            raise ValueError from None
     return tuple(url.rstrip("/") for url in urls)
 
 

@@ -154,13 +154,17 @@ class Connection:
         """Watch prefixes, each from a revision on, in one stream that proves every `interval` that it is alive."""
         session = self._open()
         metadata = (("hasleader", "true"), *session.metadata)  # without it a cut off member is silent for ever
-        return Watch(
-            lambda requests: pb.WatchStub(session.client.channel).Watch(requests, metadata=metadata),
-            [(prefix, raw(prefix), prefix_end(prefix), revision) for prefix, revision in ranges],
-            interval=interval,
-            endpoint=session.endpoint,
-            distrust=lambda: self._drop(session),
-        )
+        try:
+            return Watch(
+                lambda requests: pb.WatchStub(session.client.channel).Watch(requests, metadata=metadata),
+                [(prefix, raw(prefix), prefix_end(prefix), revision) for prefix, revision in ranges],
+                interval=interval,
+                endpoint=session.endpoint,
+                distrust=lambda: self._drop(session),
+            )
+        except ValueError:  # another thread has just closed the channel
+            msg = f"etcd {session.endpoint}: connection lost"
+            raise WatchError(msg, "unreachable") from None
 
     def close(self) -> None:
         """Close for good: calls under way and later ones raise `closed`."""

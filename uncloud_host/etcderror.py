@@ -139,6 +139,8 @@ def diagnose(endpoint: str, access: Access) -> str | None:
         if tls and _speaks_plainly(host, port):
             return "this port speaks no TLS: write http:// instead of https://"
         return _alert(error)
+    except UnicodeError:
+        return f"unknown host name: {host}"
     except OSError as error:
         return reason(error)
     return "connects, but does not answer as etcd"

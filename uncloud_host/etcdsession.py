@@ -54,6 +54,9 @@ def connect(endpoint: str, access: Access, *, timeout: float) -> Session:
     try:
         _ping(client)
         return Session(endpoint, client, authenticate(client, access, timeout=timeout))
+    except EtcdError:  # grpcio keeps a forgotten channel, and its connection
+        client.close()
+        raise
     except grpc.RpcError as error:
         client.close()
         code, details = status(error)

@@ -58,8 +58,11 @@ def _check_hardware(vm: VM) -> None:
 def _known(option: str, _version: int) -> frozenset[str]:
     """Ask QEMU for the names that an option takes: 20 ms, once for each QEMU that is installed. Raises OSError."""
     words = [qemu.BINARY, option, "help"]
-    told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=ANSWER).stdout  # noqa: S603 - ours
-    return frozenset(line.split()[0] for line in told.splitlines() if line.strip())
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=ANSWER)  # noqa: S603 - ours
+    known = frozenset(line.split()[0] for line in done.stdout.splitlines() if line.strip())
+    if done.returncode or not known:  # in the middle of an upgrade; not to be remembered
+        raise Missing(f"QEMU does not say what it knows: {qemu.BINARY} {option} help: exit status {done.returncode}")
+    return known
 
 
 def _check_images(vm: VM, config: Config) -> None:

@@ -218,7 +218,8 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> I
         case State.EXITED:
             yield from _exited(vm)
         case State.FAILED:
-            if status in (Status.RUNNING, Status.TO_RESTART) and not restart:
+            is_answer = status in (None, Status.TO_START) and not _is_of_another_entry(observed, vm)
+            if is_answer or (status in (Status.RUNNING, Status.TO_RESTART) and not restart):
                 why = "it ended, and its restart is no" if vm.entry.restart == "no" else "systemd gave up restarting it"
                 text = f"{why}; see journalctl -u vm-{vm.uuid}"
                 yield from _fail(vm, text, observed.invocation, Name.GAVE_UP)

@@ -4,7 +4,6 @@ Times are whole milliseconds since 1970, so that sums are exact. What is not kno
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from uncloud_host.facts import Me
 
 KEPT = 13  # months
 _KEY = "%Y%m%dT%H%M%SZ"  # sorts by time
+LARGEST = 10**18  # of numbers in a record; others may have written them
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +198,8 @@ def _time(value: object) -> int | None:
     if value is None:
         return None
     time = datetime.fromisoformat(_text(value) or "")
-    if time.tzinfo is None:
-        raise ValueError("expected a time in RFC 3339")
+    if time.tzinfo is None or not datetime(1970, 1, 1, tzinfo=UTC) <= time < datetime(9999, 1, 1, tzinfo=UTC):
+        raise ValueError("expected a time in RFC 3339, since 1970")
     return _milliseconds(time.timestamp())
 
 
@@ -217,6 +217,6 @@ def _whole(value: object) -> int | None:
 def _number(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
         raise ValueError("expected a number")
     return value

@@ -11,9 +11,9 @@ from uncloud_host import runtime
 from uncloud_host.actions import Secure
 from uncloud_host.claiming import is_newer
 from uncloud_host.etcd import PAGE, Compare, Connection, Delete, EtcdError, KeyValue, Page, Put, Watch
-from uncloud_host.events import stamp
+from uncloud_host.events import clean, stamp
 from uncloud_host.facts import Claim, Me
-from uncloud_host.models import VM
+from uncloud_host.models import VM, is_uuid
 from uncloud_host.patch import patched
 from uncloud_host.runtime import Run
 
@@ -93,9 +93,11 @@ class Store:
         self._etcd.txn([], [Put(self.audits + host, json.dumps(audit).encode(), lease)])
 
     def claims_of(self, machine_id: str) -> Iterator[Claim]:
-        """List the claims of one machine."""
+        """List the claims of one machine; a key that is no VM's is nobody's."""
         for page in self._etcd.pages(self.claims):
             for kv in page.entries:
+                if not is_uuid(kv.key.removeprefix(self.claims)):
+                    continue
                 if machine_id.encode() in kv.value and (claim := self.as_claim(kv)).machine_id == machine_id:
                     yield claim
 
@@ -251,6 +253,7 @@ class Store:
         try:
             found = json.loads(kv.value)
             host, machine_id, boot_id, id_ = (str(found[name]) for name in ("host", "machine_id", "boot_id", "id"))
+            host = clean(host)  # it is copied into entries, where nothing may stand that makes them invalid
             entry, since = int(found["entry"]), str(found["since"])
             held = bool(found["held"]) if found.get("held") is not None else None
             why, said, replaces = (str(found.get(name, "")) for name in ("why", "said", "replaces"))

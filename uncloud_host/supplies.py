@@ -11,7 +11,7 @@ from pathlib import Path
 
 from uncloud_host import cloudinit, drives
 from uncloud_host.devices import SECRETS
-from uncloud_host.models import VM
+from uncloud_host.models import VM, is_uuid
 
 # Seconds until variables are removed that no VM of this host has: not at once, because a guest may boot by them alone,
 # and an entry that was deleted by mistake comes back.
@@ -41,7 +41,8 @@ def supply(vm: VM) -> None:
 def remove_seed(uuid: str) -> None:
     """Remove a seed, which may hold secrets, when its VM is off and its claim is given up."""
     with suppress(OSError):  # `tidy` tries again
-        Path(drives.seed(uuid)).unlink()
+        if is_uuid(uuid):  # else the key of a claim may be any path
+            Path(drives.seed(uuid)).unlink()
 
 
 def tidy(known: Container[str], now: float) -> None:

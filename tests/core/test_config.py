@@ -8,7 +8,15 @@ from uncloud_host import config
 from uncloud_host.events import FAILURES, Name
 
 WRONG = {
-    "UNCLOUD_ETCD": ["127.0.0.1:2379", "http://a", "ftp://a:1", "http://a:1 b"],
+    "UNCLOUD_ETCD": [
+        "127.0.0.1:2379",
+        "http://a",
+        "ftp://a:1",
+        "http://a:1 b",
+        "http://a:65536",
+        "http://a..b:1",
+        "http://[1.2]:1",
+    ],
     "UNCLOUD_ETCD_CA": ["/nowhere/ca.pem"],
     "UNCLOUD_PREFIX": ["v1", "/v1/", "/v 1"],
     "UNCLOUD_MAIL_TO": ["sre", "a@b c", "<a@b>"],

@@ -49,7 +49,14 @@ LINES = st.lists(st.text(max_size=40), max_size=10).map("\n".join)
 
 
 # What was found, and what random examples do not come to.
-ODD = (b"[" * 100_000, b'{"a":' * 50_000, b"1" * 5000, b'{"memory": ' + b"1" * 5000 + b"}", b'{"revision": Infinity}')
+ODD = (
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b"1" * 5000,
+    b'{"memory": ' + b"1" * 5000 + b"}",
+    b'{"revision": Infinity}',
+    b'{"memory_peak": 1' + b"0" * 400 + b"}",
+)
 
 
 def refuses(call: Callable[[], object], *errors: type[Exception]) -> None:

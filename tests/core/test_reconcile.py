@@ -134,6 +134,14 @@ def test_a_foreign_unit_is_never_touched(status: str | None, state: State) -> No
     assert not [action for action in actions if action.startswith(("stop", "reset", "start", "release"))]
 
 
+@pytest.mark.parametrize("status", [None, "TO_START"])
+def test_a_start_that_systemd_gave_up_is_failed_and_not_begun_again_at_once(status: str | None) -> None:
+    """It never was RUNNING: systemd could not set it up."""
+    asked = vm(status)
+    seen = unit("failed", revision=asked.mod_revision)
+    assert short(plan(asked, seen, MINE, ME, now=50)) == ["tell gave-up", f"FAILED({GAVE_UP})"]
+
+
 def test_failed_is_tried_again_slowly() -> None:
     failed = vm("FAILED", status_reason=GAVE_UP)
     assert short(plan(failed, unit("failed"), MINE, ME, now=50, retry=True)) == ["reset"]

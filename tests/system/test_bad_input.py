@@ -128,6 +128,16 @@ def test_a_unit_with_that_name_which_is_not_ours(world: World) -> None:
     world.wait_status(uuid, "RUNNING")
 
 
+def test_a_claim_whose_key_is_a_path_removes_nothing(world: World, bystander: str) -> None:
+    """It says that it is this machine's, and that no VM is there whose it was."""
+    key = f"/v1/claim/../../..{IMAGES}/cd"
+    world.shell(f"touch {IMAGES}/cd.iso; etcdctl get --print-value-only /v1/claim/{bystander} | etcdctl put {key}")
+    world.host.run("systemctl", "restart", "uncloud-host")
+    world.wait_ready()
+    world.host.run("ls", f"{IMAGES}/cd.iso")
+    world.host.run("etcdctl", "del", key)
+
+
 def test_a_key_that_is_no_uuid(world: World) -> None:
     world.put("web-1")
     entry = world.wait_reason("web-1", "the key does not end in a uuid in lower case")

@@ -288,6 +288,11 @@ def test_completion_knows_commands_and_vms(world: World, vm: str) -> None:
         "--help",
     ]
     assert world.host.run("bash", "-c", script + f"try uncloud-host show {vm[:10]}").stdout.split() == [vm]
+    evil = "/v1/vm/$(touch${IFS}/root/typed)"
+    world.host.run("etcdctl", "put", evil, json.dumps({"host": world.name}))
+    assert world.host.run("bash", "-c", script + "try uncloud-host show ''").stdout.split() == [vm]
+    assert not (world.host.root / "root/typed").exists()
+    world.host.run("etcdctl", "del", evil)
 
 
 def test_what_cannot_be_seen_is_not_guessed(world: World, vm: str) -> None:

@@ -191,9 +191,11 @@ class Teller:
             found = self._without_record(uuid, before)
         elif may_have_missed:
             found = journal.unrecorded(uuid, before)
-        # A run that began and ended since the last look, and whose recorder was killed.
-        if is_between and new.invocation not in (before, *(end.invocation for end in found)):
-            found += [] if self._is_over(uuid, new.invocation) else self._without_record(uuid, new.invocation)
+        # A run that began and ended since the last look, and whose recorder was killed; or one that has just begun: the
+        # state was read before the invocation. The journal tells which.
+        known = {before, *(end.invocation for end in found)}
+        if is_between and new.invocation not in known and not self._is_over(uuid, new.invocation):
+            found += self._from_journal(uuid, new.invocation, tries=2)
         return [end for end in found if not self._is_over(uuid, end.invocation)]
 
     def _is_over(self, uuid: str, invocation: str) -> bool:
@@ -202,15 +204,19 @@ class Teller:
 
     def _without_record(self, uuid: str, before: str) -> list[End]:
         """Ask the journal how runs ended, from this one on; what it does not know ended as the recorder did: killed."""
-        for _ in range(TRIES):  # journald may be a moment behind PID 1
-            if found := journal.unrecorded(uuid, before):
-                break
-            time.sleep(AGAIN)
-        else:
+        found = self._from_journal(uuid, before, TRIES)
+        if not found:
             found = [End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=time.time())]
         if intent := spool.read_intent(uuid, before):
             found[0] = replace(found[0], by="agent", event=intent[0], why=intent[1])
         return found
+
+    def _from_journal(self, uuid: str, since: str, tries: int) -> list[End]:
+        for _ in range(tries):  # journald may be a moment behind PID 1
+            if found := journal.unrecorded(uuid, since):
+                return found
+            time.sleep(AGAIN)
+        return []
 
     def stopped_between(self, uuid: str, invocation: str) -> None:
         """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""

@@ -290,7 +290,7 @@ def test_completion_knows_commands_and_vms(world: World, vm: str) -> None:
     assert world.host.run("bash", "-c", script + f"try uncloud-host show {vm[:10]}").stdout.split() == [vm]
     evil = "/v1/vm/$(touch${IFS}/root/typed)"
     world.host.run("etcdctl", "put", evil, json.dumps({"host": world.name}))
-    assert world.host.run("bash", "-c", script + "try uncloud-host show ''").stdout.split() == [vm]
+    assert vm in world.host.run("bash", "-c", script + "try uncloud-host show ''").stdout.split()
     assert not (world.host.root / "root/typed").exists()
     world.host.run("etcdctl", "del", evil)
 

@@ -24,12 +24,12 @@ from uncloud_host.unit import Evidence
 IMAGES = Path("/var/tmp/hostile-images")  # noqa: S108 - a host of the test's own
 DUMP = Path("/usr/local/lib/dump.py")  # where the sandbox lets it be read
 PROGRAM = """
-import json, os, sys, time
+import json, os, signal, sys
 files = {n: os.readlink(f"/proc/self/fd/{n}") for n in range(3, 40) if os.path.lexists(f"/proc/self/fd/{n}")}
 with open("dump.new", "w") as file:
     json.dump([sys.argv[1:], {n: path for n, path in files.items() if "/hostile-images" in path}], file)
 os.rename("dump.new", "dump")
-time.sleep(1000)
+signal.pause()
 """
 SHOWN = "Description,Environment,OpenFile,ExecStart,IOReadBandwidthMax,LogExtraFields,RuntimeDirectory"
 PATHS = [f"{IMAGES}/{text}" for text in TEXTS if "/" not in text and len(text) < 100]

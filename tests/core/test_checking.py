@@ -1,6 +1,5 @@
 """validate tells all that is wrong with an entry; the schema never refuses what validate takes."""
 
-import io
 import json
 import subprocess
 import sys
@@ -71,10 +70,12 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, capsys
     )  # fmt: skip
 
 
-def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}")))
-    assert check("-") == 1
-    assert capsys.readouterr().out == "-: host: missing, expected the name of a VM host\n"
+def test_standard_input() -> None:
+    program = "from argparse import Namespace; from uncloud_host import checking; "
+    program += "raise SystemExit(checking.validate(Namespace(files=['-'], json=False)))"
+    words, here = [sys.executable, "-c", program], Path(__file__).parents[2]
+    done = subprocess.run(words, input="{}", stdout=subprocess.PIPE, text=True, cwd=here, check=False)
+    assert (done.returncode, done.stdout) == (1, "-: host: missing, expected the name of a VM host\n")
 
 
 def test_validate_needs_none_of_the_slow_libraries() -> None:

@@ -122,17 +122,6 @@ def test_what_lasts_is_not_forgotten_or_it_would_be_told_every_week(tmp_path) ->
     assert spool.has(event())
 
 
-def test_a_disk_that_became_read_only_forgets_nothing(tmp_path, monkeypatch) -> None:
-    spool, late = old(tmp_path)
-
-    def read_only(_path: Path, missing_ok: bool = False) -> None:  # noqa: ARG001 - pathlib's
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "unlink", read_only)
-    spool.forget(late)
-    assert spool.has(event())
-
-
 def test_a_file_in_the_spool_that_cannot_be_read_hides_no_other(tmp_path) -> None:
     spool = Spool(tmp_path)
     spool.add(event())

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from uncloud_host import spool
 from uncloud_host.endings import End, ended
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runs import Boots, Runs
@@ -105,24 +102,6 @@ def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
     assert [run.invocation for run in agent(tmp_path).pending()] == ["i1", "i2", "i3"]
 
 
-def full(_path: Path, _text: str) -> None:
-    raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_loses_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = agent(tmp_path)
-    runs.lost_are_told()
-
-    with monkeypatch.context() as patched:
-        patched.setattr("uncloud_host.spool.replace", full)
-        runs.began(UUID, running("i1"))
-        over(runs, killed("i1"))
-        runs.stay_awake()
-    assert len(runs.pending()) == 1
-    runs.stay_awake()
-    assert [run.stopped for run in agent(tmp_path).pending()] == [1010000]
-
-
 def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     agent(tmp_path).began(UUID, running("i1"))
     for name, text in {"bad": "{", "list": "[]", "short": "{}"}.items():
@@ -151,27 +130,6 @@ def test_an_end_that_a_recorder_wrote_before_a_power_failure_is_told_once(tmp_pa
     runs = agent(tmp_path, last_entry=(OLD.replace("-", ""), 4500.0), left=left)
     over(runs, killed("i2", started=1101.0))
     assert [(end.invocation, end.ended) for end in runs.lost()] == [("i1", 1100.0)]
-
-
-def test_what_was_told_while_the_disk_was_full_is_kept_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other thread tells one while we write the other: the disk has room again."""
-    runs = agent(tmp_path)
-    runs.lost_are_told()
-    with monkeypatch.context() as patched:
-        patched.setattr("uncloud_host.spool.replace", full)
-        over(runs, killed("i1"))
-        over(runs, killed("i2"))
-    replace = spool.replace
-
-    def tell(path: Path, text: str) -> None:
-        runs.told([run for run in runs.pending() if run.invocation not in path.name])
-        replace(path, text)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("uncloud_host.spool.replace", tell)
-        runs.stay_awake()
-    assert len(runs.pending()) <= 1
-    runs.stay_awake()
 
 
 def test_an_earlier_boot_is_not_forgotten_before_it_was_asked_about(tmp_path: Path) -> None:

@@ -64,8 +64,7 @@ def test_an_answer_is_for_its_claim_and_its_disks(asked: Witness) -> None:
     assert asked.ask(vm('{"rbd": "one/b"}', revision=8), "claim-2") == Free()
 
 
-def test_who_is_told_to_wait_is_looked_at_again(asked: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(witness, "PAUSE", 0.0)
+def test_who_is_told_to_wait_is_looked_at_again(asked: Witness) -> None:
     look(asked, BUSY)
     assert asked.ask(vm(), "claim-1") == BUSY
     assert asked.is_asked(UUID)

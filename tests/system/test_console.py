@@ -16,12 +16,12 @@ DETACH = "\x1d"
 REPLACED = "another one is started"
 FLOOD = 240  # seconds that a flood may take on a busy machine; about 5 on a quiet one
 DEAF = """
-import socket, sys, time
+import signal, socket, sys
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 connection.sendall(b"fr")
 print("connected", flush=True)
-time.sleep(600)
+signal.pause()
 """
 ALIVE = """
 import json, socket, sys

@@ -15,14 +15,14 @@ import sys, urllib.request
 sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())
 """
 HANG = """
-import socket, time
+import signal, socket
 many = [socket.create_connection(("::1", 9477)) for _ in range(100)]
 for one in many[::3]:
     one.sendall(b"GET /metrics HTTP/1.1\\r\\n")
 for one in many[1::3]:
     one.sendall(b"\\x16\\x03\\x01nonsense\\n")
 print("hanging", flush=True)
-time.sleep(3600)
+signal.pause()
 """
 
 

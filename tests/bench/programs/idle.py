@@ -58,8 +58,8 @@ def digested(count: int) -> float:
     before = usage(AGENT)
     others(2, count)
     quiet = usage(AGENT)
-    while True:  # until it has nothing more to do
-        time.sleep(1)
+    while True:
+        time.sleep(1)  # a second in which it used next to nothing: it has nothing more to do
         if usage(AGENT) - quiet < 0.02:
             return count / (usage(AGENT) - before)
         quiet = usage(AGENT)

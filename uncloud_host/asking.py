@@ -150,7 +150,7 @@ def confirm(arguments: Namespace, now: Snapshot) -> int:
     """End holds by a person's word."""
     if arguments.vms and arguments.all:
         raise Wrong("--all: expected without VMs")
-    held = [claim.uuid for claim in now.store.claims_of(now.me.machine_id) if claim.held]
+    held = [claim.uuid for claim in now.store.claims_of(now.me) if claim.held]
     named = [now.find(word) for word in arguments.vms] or (held if arguments.all else [])
     outcomes = [_confirm(now, uuid) for uuid in dict.fromkeys(named)]
     outcomes = outcomes or [Outcome(uuid, now.vm(uuid).name, "held", "is held") for uuid in held]

@@ -87,7 +87,7 @@ def _units(found: Found) -> Iterator[Finding]:
 
 def _vm(found: Found, uuid: str, desired: Desired, claim: Claim | None) -> Iterator[Finding]:
     observed = found.units.get(uuid, _ABSENT)
-    is_mine = claim is not None and claim.machine_id == found.me.machine_id
+    is_mine = claim is not None and claim.is_of(found.me)
     if (claim and is_mine and claim.held is not None) or (observed.state != State.ABSENT and not observed.evidence):
         return
     evidence, now = observed.evidence, found.now

@@ -47,8 +47,8 @@ def is_in_order(claim: Claim | None, desired: VM | Invalid, observed: Observed, 
     """Tell whether a claim is as it should be for the unit that is here."""
     if claim is None or observed.evidence is None:
         return False
-    seen = (claim.machine_id, claim.boot_id, claim.id, claim.entry, claim.held)
-    return seen == (me.machine_id, me.boot_id, observed.evidence.claim, desired.create_revision, None)
+    wanted = (observed.evidence.claim, desired.create_revision, None)
+    return claim.is_of_boot(me) and (claim.id, claim.entry, claim.held) == wanted
 
 
 def is_newer(desired: Desired, claim: Claim) -> bool:
@@ -77,7 +77,7 @@ def secured(
     desired: Desired, observed: Observed, claim: Claim | None, me: Me, doubt: Doubt | None, *, now: float
 ) -> list[Action] | None:
     """Decide about the claim on a VM whose unit is here. None: it is in order, and what etcd says is believed."""
-    mine = claim if claim and claim.machine_id == me.machine_id else None
+    mine = claim if claim and claim.is_of(me) else None
     if claim and not mine and not (doubt and doubt.everything):
         return _disagreement(desired, claim, me)
     if mine and mine.held is not None and doubt and doubt.everything and (not mine.held or is_newer(desired, mine)):
@@ -102,7 +102,7 @@ def stopped_with_all(desired: Desired, observed: Observed, claim: Claim | None, 
 
     A new boot or a newer entry says so.
     """
-    if claim is None or claim.held is None or (claim.machine_id, claim.boot_id) != (me.machine_id, me.boot_id):
+    if claim is None or claim.held is None or not claim.is_of_boot(me):
         return None
     over = observed.state in UP or is_newer(desired, claim) or not asks_to_run(desired, me)
     return None if over else claim

@@ -22,7 +22,7 @@ class Claims:
 
     def mine(self) -> set[str]:
         """List the VMs that this machine has claimed, as far as is known."""
-        return {uuid for uuid, claim in self._kept.items() if claim.machine_id == self._me.machine_id}
+        return {uuid for uuid, claim in self._kept.items() if claim.is_of(self._me)}
 
     def get(self, uuid: str) -> Claim | None:
         """Return the claim as it was last known; None if that is nothing."""
@@ -39,7 +39,7 @@ class Claims:
 
     def list(self, running: Collection[str]) -> dict[str, KeyValue | None]:
         """Learn all claims of this machine and those on what runs here; return the entries of what runs here."""
-        self._kept = {claim.uuid: claim for claim in self._store.claims_of(self._me.machine_id)}
+        self._kept = {claim.uuid: claim for claim in self._store.claims_of(self._me)}
         return self.read_all(running)
 
     def read_all(self, uuids: Collection[str]) -> dict[str, KeyValue | None]:

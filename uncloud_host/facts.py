@@ -8,7 +8,7 @@ from uncloud_host.unit import Evidence, State
 
 @dataclass(frozen=True, slots=True)
 class Me:
-    """Who this agent is. The name is what entries call the host; the machine id is what claims are compared by."""
+    """Who this agent is. The name is what entries call the host; claims are compared by it and the machine id."""
 
     host: str
     machine_id: str
@@ -31,6 +31,14 @@ class Claim:
     said: str = ""  # host and status in the entry when it was held; nothing if there was no entry
     replaces: str = ""  # the id of the claim that was taken over
     mod_revision: int = 0
+
+    def is_of(self, me: Me) -> bool:
+        """Tell whether it is this machine's. By its name, too: a cloned installation has the machine id of another."""
+        return (self.machine_id, self.host) == (me.machine_id, me.host)
+
+    def is_of_boot(self, me: Me) -> bool:
+        """Tell whether it is this machine's and of the present boot: else what ran for it is over."""
+        return self.is_of(me) and self.boot_id == me.boot_id
 
 
 @dataclass(frozen=True, slots=True)

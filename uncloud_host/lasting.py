@@ -26,11 +26,9 @@ def over(
         case "invalid":
             return None if isinstance(desired, Invalid) else "its entry is valid, or gone"
         case "held":
-            return (
-                None if claim and claim.machine_id == me.machine_id and claim.held else _why_not_held(is_asked, claim)
-            )
+            return None if claim and claim.is_of(me) and claim.held else _why_not_held(is_asked, claim)
         case "wrong-host" | "duplicate-host":
-            is_ours = claim is None or claim.machine_id == me.machine_id
+            is_ours = claim is None or claim.is_of(me)
             return "its claim is this host's, or gone" if is_ours or observed.state == State.ABSENT else None
     return None
 

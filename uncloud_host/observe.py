@@ -52,14 +52,16 @@ class Units:
         evidence = unit.evidence(details.environment)
         if evidence and (limits := spool.limits(uuid, _start(evidence))) is not None:
             evidence = replace(evidence, limits=limits)  # its environment is still that of its start
-        if listed.state == State.ABSENT and listed.job:  # its start waits in the queue
+        state = details.state
+        if state != listed.state:  # it changes just now
+            self._again.add(listed.name)
+        if state == listed.state == State.ABSENT and listed.job:  # its start waits in the queue
             return Observed(State.STARTING, evidence) if evidence else None
-        state = listed.state
-        if state == State.ABSENT or (state == State.FAILED and self._systemd.has_processes(listed.name)):
+        if state in (State.ABSENT, State.FAILED) and self._systemd.has_processes(listed.name):
             # PID 1 gave up waiting for a process that not even SIGKILL ends (it hangs in the kernel): it still runs.
             state = State.STOPPING
             self._again.add(listed.name)
-        elif not details.invocation:
+        elif state == State.ABSENT or not details.invocation:
             return None
         return Observed(state, evidence, details.invocation, details.restarts, details.since)
 

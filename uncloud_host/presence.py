@@ -25,7 +25,7 @@ class Presence:
         self._capacity = {"cpus": os.cpu_count(), "memory": memory}
 
     def show(self, vms: int) -> str:
-        """Renew our presence; return the machine id of another living machine with our name, if there is one."""
+        """Renew our presence; say who else lives under our name, if anybody does."""
         is_new = not self._lease or not self._etcd.renew(self._lease)
         if is_new:
             self._lease = self._etcd.grant(LEASE)
@@ -43,12 +43,20 @@ class Presence:
         if is_new or found is None or found.value != value:
             unchanged = Compare(self._key, mod_revision=found.mod_revision if found else 0)
             self._etcd.txn([unchanged], [Put(self._key, value, self._lease)])
-        other = _machine_id(found.value) if found else self._me.machine_id
-        return other if other != self._me.machine_id else ""
+        return self._other(found.value, is_new=is_new) if found else ""
+
+    def _other(self, value: bytes, *, is_new: bool) -> str:
+        machine_id, boot_id = _who(value)
+        if machine_id != self._me.machine_id:
+            return f"machine {machine_id}"
+        if boot_id != self._me.boot_id and not is_new:  # else it is what we showed before we were booted
+            return f"a clone of this machine (machine id {machine_id})"
+        return ""
 
 
-def _machine_id(value: bytes) -> str:
+def _who(value: bytes) -> tuple[str, str]:
     try:
-        return str(json.loads(value)["machine_id"])
+        found = json.loads(value)
+        return str(found["machine_id"]), str(found["boot_id"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "unknown"
+        return "unknown", ""

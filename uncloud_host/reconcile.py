@@ -43,7 +43,7 @@ def must_read(desired: Desired, observed: Observed, claim: Claim | None, me: Me)
     if isinstance(desired, Gone) or (isinstance(desired, VM) and not asks_to_run(desired, me)):
         return True
     if observed.state == State.ABSENT:
-        return claim is not None and claim.machine_id != me.machine_id  # nobody tells of its end while it is elsewhere
+        return claim is not None and not claim.is_of(me)  # nobody tells of its end while it is elsewhere
     if observed.evidence is None:
         return False
     # A run from a later entry than this one: this one is stale, or etcd's history is another one now.
@@ -72,7 +72,7 @@ def plan(
     `retry`: the slow retry of a FAILED one is due; `doubt`: what etcd says of it is not believed; `wait`: why this host
     starts nothing.
     """
-    mine = claim if claim and claim.machine_id == me.machine_id else None
+    mine = claim if claim and claim.is_of(me) else None
     if observed.state != State.ABSENT:
         if observed.evidence is None:
             return list(_foreign(desired, me))
@@ -101,7 +101,7 @@ def _second_witness(desired: Desired, observed: Observed, claim: Claim | None) -
 
 
 def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, me: Me) -> Iterator[Action]:
-    mine = claim if claim and claim.machine_id == me.machine_id else None
+    mine = claim if claim and claim.is_of(me) else None
     if vm.entry.host != me.host:
         text = f"the entry's host is {vm.entry.host} now"
         yield from _stopped(vm.uuid, observed, mine, text, Name.MOVED)
@@ -115,7 +115,7 @@ def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, me: Me) -> 
 def _should_run(
     vm: VM, observed: Observed, claim: Claim | None, me: Me, *, now: float, retry: bool, wait: str
 ) -> Iterator[Action]:
-    is_mine = claim is not None and claim.machine_id == me.machine_id
+    is_mine = claim is not None and claim.is_of(me)
     if held := claiming.stopped_with_all(vm, observed, claim, me):
         yield from _stopped_with_all(vm, observed, held)
     elif observed.state != State.ABSENT and is_mine and claiming.is_recreated(vm, claim):
@@ -151,8 +151,7 @@ def after(end: End, desired: Desired, claim: Claim | None, me: Me, *, now: float
     if desired.entry.status != Status.RUNNING and not starts:
         return []
     if event == Name.STOPPED_BY_HAND and end.by == "many":
-        mine = claim is not None and (claim.machine_id, claim.boot_id) == (me.machine_id, me.boot_id)  # else it is over
-        return claiming.held_by_hand(desired, claim, reason, now=now) if claim and mine else []
+        return claiming.held_by_hand(desired, claim, reason, now=now) if claim and claim.is_of_boot(me) else []
     if event == Name.STOPPED_BY_HAND:
         return [SetStatus(desired.mod_revision, Status.STOP, f"stopped by hand: {reason}", reason)]
     if event == Name.COULD_NOT_START and desired.entry.status_reason != reason:

@@ -86,7 +86,7 @@ class Snapshot:
     def _vms(self, wanted: Callable[[str, bytes], bool]) -> list[Seen]:
         """Look at what is wanted and at what is here; only that is parsed, of what may be a hundred thousand."""
         claims = {claim.uuid: claim for claim in self.store.all_claims()}
-        ours = {uuid for uuid, claim in claims.items() if claim.machine_id == self.me.machine_id}
+        ours = {uuid for uuid, claim in claims.items() if claim.is_of(self.me)}
         here = ours | self._units.observed.keys()
         entries = {uuid: kv for uuid, kv in self.store.all_entries() if uuid in here or wanted(uuid, kv.value)}
         return [self.seen(uuid, entries.get(uuid), claims.get(uuid)) for uuid in entries.keys() | here]

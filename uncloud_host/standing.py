@@ -59,7 +59,7 @@ class Standing:
             self._seen = time.monotonic()
         if other and not self._double:
             self._double = f"{other} {_now()}"
-            text = f"machine {other} also says that it is {self._me.host}; neither of the two starts anything"
+            text = f"{other} also says that it is {self._me.host}; neither of the two starts anything"
             self._teller.about_host(Name.DUPLICATE_HOST, self._double, text)
         elif time.monotonic() - self._seen >= ALONE:
             self._teller.resolved("duplicate-host", "", "no other machine has its name any more")

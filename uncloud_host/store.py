@@ -92,13 +92,13 @@ class Store:
         lease = self._etcd.grant(AUDITED)
         self._etcd.txn([], [Put(self.audits + host, json.dumps(audit).encode(), lease)])
 
-    def claims_of(self, machine_id: str) -> Iterator[Claim]:
+    def claims_of(self, me: Me) -> Iterator[Claim]:
         """List the claims of one machine; a key that is no VM's is nobody's."""
         for page in self._etcd.pages(self.claims):
             for kv in page.entries:
                 if not is_uuid(kv.key.removeprefix(self.claims)):
                     continue
-                if machine_id.encode() in kv.value and (claim := self.as_claim(kv)).machine_id == machine_id:
+                if me.machine_id.encode() in kv.value and (claim := self.as_claim(kv)).is_of(me):
                     yield claim
 
     def claim(self, vm: VM, me: Me) -> Claim:
@@ -118,7 +118,7 @@ class Store:
         if found is None or found.mod_revision != vm.mod_revision or held is None:
             raise Refused("its entry has just changed")
         old = self.as_claim(held)
-        if old.machine_id != me.machine_id:
+        if not old.is_of(me):
             raise Refused(f"it is claimed by {old.host or 'somebody'} (machine {old.machine_id or 'unknown'})", old)
         if (old.boot_id, old.entry, old.held) == (me.boot_id, vm.create_revision, None):
             return old

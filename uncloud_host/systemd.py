@@ -71,8 +71,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What a unit says about its present run."""
+    """What a unit says about its present run, all of it about the same one."""
 
+    state: State
     environment: tuple[str, ...]
     invocation: str
     restarts: int
@@ -91,15 +92,19 @@ class Systemd:
         return [Listed(row[0].decode(), unit.state(row[3].decode(), row[4].decode()), bool(row[7])) for row in body]
 
     def details(self, name: str) -> Details:
-        """Read what tells one run from another: four short calls, for units that have changed."""
-        path = path_encode(_UNITS, name.encode())
+        """Read what tells one run from another: seven short calls, for units that have changed."""
+        path, before = path_encode(_UNITS, name.encode()), None
         # The invocation last: a unit that vanishes meanwhile has none, and cannot seem to be one without environment.
         where = {
-            b"Environment": (b"Service", b"as"), b"NRestarts": (b"Service", b"u"),
-            b"StateChangeTimestamp": (b"Unit", b"t"), b"InvocationID": (b"Unit", b"ay"),
+            b"ActiveState": (b"Unit", b"s"), b"SubState": (b"Unit", b"s"), b"StateChangeTimestamp": (b"Unit", b"t"),
+            b"Environment": (b"Service", b"as"), b"NRestarts": (b"Service", b"u"), b"InvocationID": (b"Unit", b"ay"),
         }  # fmt: skip
-        found = {key: self._property(path, *place, key) for key, place in where.items()}
+        found = {b"InvocationID": self._property(path, *where[b"InvocationID"], b"InvocationID")}
+        while found[b"InvocationID"] != before:  # else its state could be that of another run
+            before = found[b"InvocationID"]
+            found = {key: self._property(path, *place, key) for key, place in where.items()}
         return Details(
+            state=unit.state(found[b"ActiveState"].decode(), found[b"SubState"].decode()),
             environment=tuple(line.decode(errors="replace") for line in found[b"Environment"]),
             invocation=bytes(found[b"InvocationID"]).hex(),
             restarts=found[b"NRestarts"],

@@ -23,9 +23,9 @@ def refusal(desired: Desired, claim: Claim | None, alive: Me | None, to: Me) -> 
         return "no host has its claim: change its entry's host, and it starts there"
     if not claim.machine_id:
         return "its claim cannot be read"
-    if claim.machine_id == to.machine_id:
+    if claim.is_of(to):
         return f"{to.host} has its claim already"
-    if alive and alive.machine_id == claim.machine_id:
+    if alive and claim.is_of(alive):
         return f"{claim.host} is alive: change its entry's host, and it moves"
     return ""
 

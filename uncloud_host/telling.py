@@ -191,8 +191,7 @@ class Teller:
             found = self._without_record(uuid, before)
         elif may_have_missed:
             found = journal.unrecorded(uuid, before)
-        # A run that began and ended since the last look, and whose recorder was killed; or one that has just begun: the
-        # state was read before the invocation. The journal tells which.
+        # A run that began and ended since the last look, and whose recorder was killed.
         known = {before, *(end.invocation for end in found)}
         if is_between and new.invocation not in known and not self._is_over(uuid, new.invocation):
             found += self._from_journal(uuid, new.invocation, tries=2)

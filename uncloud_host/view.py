@@ -55,7 +55,7 @@ class Seen:
 
     def is_claimed_by(self, me: Me) -> bool:
         """Tell whether the claim is this machine's."""
-        return self.claim is not None and self.claim.machine_id == me.machine_id
+        return self.claim is not None and self.claim.is_of(me)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,26 @@ def test_failures_of_a_running_unit_are_forgotten(uuid: str) -> None:
     assert changed.keys() == {uuid}
 
 
+def test_state_and_invocation_are_of_one_run(uuid: str) -> None:
+    bus = Systemd()
+    units = Units(bus)
+    at_once: dict[str, Value] = {"RestartUSec": 10_000, "RestartSteps": 0, "StartLimitIntervalUSec": 0}
+    flapping = properties(uuid, "/usr/bin/true", Restart="always", **at_once)
+    bus.start(unit.name(uuid), flapping)
+    over: set[str] = set()
+
+    def look() -> bool:
+        units.look([None])
+        seen = units.get(uuid)
+        if seen.state == State.RESTARTING:
+            over.add(seen.invocation)
+        else:
+            assert seen.invocation not in over, f"a run that is over is {seen.state}"
+        return len(over) >= 40
+
+    eventually(look, every=0, what=lambda: f"only {len(over)} runs were seen between two runs")
+
+
 @pytest.mark.parametrize(
     "disturbance", ["", "systemctl daemon-reload", "systemctl daemon-reexec", "systemctl restart dbus"]
 )

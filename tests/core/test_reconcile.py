@@ -232,6 +232,7 @@ OLD_ID = dataclasses.replace(MINE, id="c0")
 OLD_BOOT = dataclasses.replace(MINE, boot_id="b0")
 TAKEN = dataclasses.replace(OTHERS, replaces="c1")
 NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
+CLONES = dataclasses.replace(OTHERS, machine_id="m1")  # its installation is a copy of ours
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,7 @@ NAMESAKE = dataclasses.replace(OTHERS, host="vmhost1")
         (vm("RUNNING"), OTHERS, ["tell wrong-host"]),
         (vm("TO_RESTART"), OTHERS, ["tell wrong-host"]),
         (vm("RUNNING"), NAMESAKE, ["tell duplicate-host"]),
+        (vm("RUNNING"), CLONES, ["tell wrong-host"]),
         (vm("TO_STOP"), OTHERS, ["stop(stopped)"]),
         (vm("STOP"), OTHERS, ["stop(stopped)"]),
         (vm("RUNNING"), TAKEN, ["stop(stopped)"]),
@@ -354,6 +356,12 @@ def test_while_the_host_must_wait_nothing_starts_and_everything_else_goes_on() -
 
 def test_a_claim_of_a_namesake_is_somebody_elses() -> None:
     assert short(plan(vm("RUNNING"), ABSENT, NAMESAKE, ME, now=0)) == ["tell duplicate-host"]  # and no fight in etcd
+
+
+def test_a_claim_of_a_clone_with_our_machine_id_is_somebody_elses() -> None:
+    waits = ["None(waits for vmhost2, which has its claim)"]
+    assert short(plan(vm("RUNNING"), ABSENT, CLONES, ME, now=0)) == waits
+    assert plan(vm("RUNNING", host="vmhost2"), ABSENT, CLONES, ME, now=0) == []  # not released either
 
 
 def test_a_failed_vm_that_runs_is_well_when_it_has_run_for_a_while() -> None:

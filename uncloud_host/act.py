@@ -112,6 +112,14 @@ class Hands:
             supplies.supply(vm)
         except supplies.Lacking as problem:
             return self._fail(vm, entry, str(problem))
+        if hindrance := self._ask(vm, claim, address, reason):
+            return self._fail(vm, entry, hindrance)
+        self.given.screens[vm.uuid] = address or ""
+        counts.step(vm.uuid, Step.ASKED, time.time())
+        return True
+
+    def _ask(self, vm: VM, claim: Claim, address: str | None, reason: str) -> str:
+        """Ask systemd for the unit; say why there cannot be one, nothing if there will be."""
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         reason += "; it was taken over" if claim.replaces else ""
@@ -119,13 +127,11 @@ class Hands:
         self.teller.will_start(vm, reason)
         try:
             self.systemd.start(unit.name(vm.uuid), unit.properties(vm, choices, self.config.units, marker))
-        except UnitExists:
-            pass  # somebody was faster; what there is now is looked at next
+        except UnitExists:  # somebody was faster, and what there is now is looked at next; or it is not to be
+            return self.systemd.unit_file(unit.name(vm.uuid))
         except Refusal as refusal:
-            return self._fail(vm, entry, f"systemd refused the unit: {refusal}")
-        self.given.screens[vm.uuid] = address or ""
-        counts.step(vm.uuid, Step.ASKED, time.time())
-        return True
+            return f"systemd refused the unit: {refusal}"
+        return ""
 
     def _limit(self, action: Limit) -> None:
         vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()

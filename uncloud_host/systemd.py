@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _SYSTEMD = b"org.freedesktop.systemd1"
 _MANAGER = (b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 _UNITS = b"/org/freedesktop/systemd1/unit"
+_TRANSIENT = "/run/systemd/transient/"
 _OURS = path_encode(_UNITS, unit.PREFIX.encode())
 _SENDER = b"type='signal',sender='org.freedesktop.systemd1'"
 _SIGNALS = (
@@ -118,6 +119,14 @@ class Systemd:
         since: int = self._property(path, b"Unit", b"t", b"StateChangeTimestamp")
         result: bytes = self._property(path, b"Service", b"s", b"Result")
         return Service(active.decode(), result.decode(), since / unit.SECOND)
+
+    def unit_file(self, name: str) -> str:
+        """Say what an administrator has put in the way of a transient unit of this name; nothing if nothing is."""
+        path = path_encode(_UNITS, name.encode())
+        if self._property(path, b"Unit", b"s", b"LoadState") == b"masked":
+            return f"{name} is masked on this host"
+        file: str = self._property(path, b"Unit", b"s", b"FragmentPath").decode(errors="replace")
+        return "" if not file or file.startswith(_TRANSIENT) else f"there is a unit file of its name: {file}"
 
     def main_process(self, name: str) -> int:
         """Give the pid of a service's main process; 0 if it has none."""

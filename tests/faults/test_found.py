@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid as uuids
 from datetime import UTC, datetime
 
 import pytest
@@ -153,6 +154,28 @@ def test_what_a_guest_writes_over_its_own_events_harms_nobody(world: World) -> N
     world.shell(f"rm {record}; mkfifo {record}; kill -9 {world.pid(uuid)}")
     world.wait_events(uuid, "started", "killed", "restarted", "killed", "restarted")
     assert world.agent_is_well()
+
+
+@pytest.mark.parametrize(
+    ("hindrance", "reason"),
+    [
+        ("systemctl mask --quiet {}", "{} is masked on this host"),
+        (
+            "systemctl edit --quiet --force --full --stdin {} && systemctl daemon-reload",
+            "there is a unit file of its name",
+        ),
+    ],
+)
+def test_a_vm_whose_unit_is_masked_is_failed(world: World, hindrance: str, reason: str) -> None:
+    """It was started each 30 s, as far as the agent's own words went, and nobody told."""
+    uuid = str(uuids.uuid4())
+    unit = f"vm-{uuid}.service"
+    world.host.run("sh", "-c", hindrance.format(unit), input="[Service]\nExecStart=/bin/true\n")
+    world.put(uuid, disks=[world.disk(uuid)])
+    assert reason.format(unit) in world.wait_status(uuid, "FAILED")["status_reason"]
+    world.shell(f"rm /etc/systemd/system/{unit}; systemctl daemon-reload")
+    world.ask(uuid, status="TO_START")
+    world.wait_boots(uuid, 1)
 
 
 def test_when_etcd_has_lost_its_data_vms_run_on(new_world) -> None:

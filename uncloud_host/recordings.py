@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from uncloud_host import names
-from uncloud_host.signs import Sign, signs
+from uncloud_host.signs import Sign, of_interest, signs
 
 FILE = b"events.json"
 LIMIT = 1 << 20  # bytes read at a time, and of a file that is there already
@@ -36,7 +36,7 @@ class _Recording:
         data = os.read(self.file, LIMIT) if self.file >= 0 else b""
         *lines, self.rest = (self.rest + data).split(b"\n")
         self.rest = self.rest[-LIMIT:]
-        return signs(lines)
+        return signs(of_interest(lines))
 
     def close(self) -> None:
         if self.file >= 0:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncloud_host.signs import Kind, Sign, lately, signs
+from uncloud_host.signs import Kind, Sign, lately, of_interest, signs
 
 
 def said(name: str, **data: object) -> bytes:
@@ -37,7 +37,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("line", "kind", "text"), WORDS, ids=[kind for _, kind, _ in WORDS])
 def test_what_it_means(line: bytes, kind: Kind, text: str) -> None:
-    (sign,) = signs([line])
+    (sign,) = signs(of_interest([line, said("ACPI_DEVICE_OST", info={})]))
     assert (sign.kind, sign.text, sign.time) == (kind, text, 1795500936.922)
 
 

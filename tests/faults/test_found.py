@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import uuid as uuids
 from datetime import UTC, datetime
 
@@ -154,6 +155,21 @@ def test_what_a_guest_writes_over_its_own_events_harms_nobody(world: World) -> N
     world.shell(f"rm {record}; mkfifo {record}; kill -9 {world.pid(uuid)}")
     world.wait_events(uuid, "started", "killed", "restarted", "killed", "restarted")
     assert world.agent_is_well()
+
+
+def test_a_guest_whose_watchdog_barks_all_the_time_pushes_no_other_record_out(world: World) -> None:
+    uuid = world.vm()
+    barks = [said("WATCHDOG", time.time() + n, action="reset") for n in range(1, 30)]
+    disk = {"node-name": "disk0", "operation": "write", "action": "stop", "nospace": True}
+    lines = [*barks, said("BLOCK_IO_ERROR", time.time() + 30, **disk)]
+    world.host.run("sh", "-c", f"cat >> /run/uncloud-vm/{uuid}/events.json", input="".join(lines))
+    world.wait_events(uuid, "started", "watchdog", "disk-error")
+
+
+def said(name: str, when: float, **about: object) -> str:
+    """What QEMU says of an event."""
+    at = {"seconds": int(when), "microseconds": 0}
+    return json.dumps({"timestamp": at, "event": name, "data": about}) + "\n"
 
 
 @pytest.mark.parametrize(

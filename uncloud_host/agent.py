@@ -79,7 +79,7 @@ class Agent:
             config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller,
             self._witness,
         )  # fmt: skip
-        self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands)
+        self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands, self._show_life)
         self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness, self._recordings)
         self._trust = Trust()
         self._exporter = Exporter(

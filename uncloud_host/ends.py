@@ -6,7 +6,7 @@ before an agent died, still becomes STOP.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,12 @@ MANY = 16  # stops are remembered
 
 
 class Ends:
-    """The recorded ends of runs on this host."""
+    """The recorded ends of runs on this host. `alive` is called between them: a hundred may take their time."""
 
-    def __init__(self, kept: Spool, teller: Teller, claims: Claims, entries: Entries, hands: Hands) -> None:
+    def __init__(
+        self, kept: Spool, teller: Teller, claims: Claims, entries: Entries, hands: Hands, alive: Callable[[], None]
+    ) -> None:
+        self._alive = alive
         self._spool, self._teller, self._claims, self._entries, self._hands = kept, teller, claims, entries, hands
         self._waiting: dict[str, list[tuple[Path, End]]] = {}
         self._many: list[End] = []  # lately
@@ -43,9 +46,10 @@ class Ends:
         """
         self._tell_recorded()
         recalled = {uuid: (ABSENT, self._hands.units.get(uuid)) for uuid in self._teller.recalled()}
-        unrecorded = [
-            end for uuid, seen in (recalled | dict(changed)).items() for end in self._teller.missed(uuid, *seen)
-        ]
+        unrecorded: list[End] = []
+        for uuid, seen in (recalled | dict(changed)).items():
+            self._alive()
+            unrecorded += self._teller.missed(uuid, *seen)
         for end in unrecorded:
             self._record(end)
         if unrecorded:
@@ -65,6 +69,7 @@ class Ends:
     def _tell_recorded(self) -> None:
         self._waiting = {}
         for path, recorded in self._recorded():
+            self._alive()
             if recorded is None:
                 logger.warning("%s cannot be read and is removed", path)
                 _remove(path)

@@ -125,6 +125,25 @@ def test_the_end_of_a_run_that_nobody_saw_is_told_though_its_recorder_was_killed
     world.wait_events(uuid, "started", "crashed", "restarted", "killed", "stopped")
 
 
+def test_many_ends_without_a_record_on_a_slow_disk_do_not_cost_the_agent_its_life(new_world) -> None:
+    """journalctl was asked about one VM after the other, the watchdog did not wait, and the next agent began anew."""
+    world = new_world()
+    vms = some(world, MANY, status="RUNNING")
+    for uuid in vms:
+        world.wait_status(uuid, "RUNNING")
+    world.host.push(b'#!/bin/sh\nsleep 1\nexec /usr/bin/journalctl "$@"\n', "/usr/local/bin/journalctl", mode=0o755)
+    world.host.push(b"[Service]\nWatchdogSec=5\n", "/etc/systemd/system/uncloud-host.service.d/watchdog.conf")
+    world.hurry("agent.ALIVE = 1.0")
+    world.wait_ready()
+    record = "/usr/libexec/uncloud-host/record"
+    world.shell(f"mv {record} {record}.away; systemctl kill --signal=KILL 'vm-*'")
+    told = "etcdctl get --prefix /v1/log/ | grep -c '\"killed\"'"
+    eventually(
+        lambda: world.shell(told, check=False) == f"{MANY}\n", within=90, what=lambda: world.shell(told, check=False)
+    )
+    assert world.agent_is_well()
+
+
 def test_the_reason_is_found_also_at_the_second_failure(world: World) -> None:
     """journald knows the first run's invocation only, as long as systemd restarts a unit with RestartMode=direct."""
     second = world.put("00000000-0000-4000-8000-0000000000aa", disks=[world.occupied("found")])

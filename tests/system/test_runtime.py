@@ -158,6 +158,22 @@ def test_an_agent_that_knows_nothing_opens_the_run_with_its_true_start(world: Wo
     wait_runs(world, uuid, "stopped")
 
 
+CLOCK_WAS_SET = """#!/bin/sh
+/usr/bin/systemctl "$@" | sed "s/^ExecMainStartTimestamp=.*/ExecMainStartTimestamp=Sat 2000-01-01 00:00:00.000000 UTC/"
+"""
+
+
+def test_a_clock_that_was_set_while_a_vm_ran_makes_its_run_no_longer(world: World) -> None:
+    """The clock of a lab's host is everybody's and cannot be set: PID 1's word for the time before is changed."""
+    uuid = world.vm(name="web-1")
+    world.host.push(CLOCK_WAS_SET, "/usr/local/bin/systemctl", mode=0o755)
+    world.ask(uuid, status="TO_STOP")
+    (run,) = wait_runs(world, uuid, "stopped")
+    world.shell("rm /usr/local/bin/systemctl")
+    assert run["seconds"] < 600
+    assert seconds(run["started"]) == pytest.approx(seconds(run["stopped"]) - run["seconds"], abs=1e-3)
+
+
 def test_what_could_not_be_started_did_not_run(world: World) -> None:
     uuid = world.new(disks=[world.image("absent")])
     world.wait_status(uuid, "FAILED")

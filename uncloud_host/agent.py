@@ -41,6 +41,7 @@ from uncloud_host.threads import Threads
 from uncloud_host.troubles import Troubles
 from uncloud_host.trust import Trust
 from uncloud_host.unit import State
+from uncloud_host.unrecorded import Unrecorded
 from uncloud_host.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ class Agent:
             config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller,
             self._witness,
         )  # fmt: skip
-        self._ends = Ends(self._spool, self._teller, self._claims, self._entries, self._hands, self._show_life)
+        unrecorded = Unrecorded(self._runs.here(), self._teller.is_told)
+        self._ends = Ends(
+            self._spool, self._teller, unrecorded, self._claims, self._entries, self._hands, self._show_life
+        )
         self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness, self._recordings)
         self._trust = Trust()
         self._exporter = Exporter(
@@ -140,7 +144,7 @@ class Agent:
         for uuid, (old, new) in changed.items():
             is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
             if is_gone and not self._systemd.is_stopping():
-                self._teller.stopped_between(uuid, old.invocation)
+                self._ends.stopped_between(uuid, old.invocation)
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell(changed)
         for uuid, (_, new) in changed.items():

@@ -21,6 +21,7 @@ from uncloud_host.observe import ABSENT
 from uncloud_host.spool import Spool
 from uncloud_host.telling import Teller
 from uncloud_host.unit import State
+from uncloud_host.unrecorded import Unrecorded
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,16 @@ class Ends:
     """The recorded ends of runs on this host. `alive` is called between them: a hundred may take their time."""
 
     def __init__(
-        self, kept: Spool, teller: Teller, claims: Claims, entries: Entries, hands: Hands, alive: Callable[[], None]
+        self,
+        kept: Spool,
+        teller: Teller,
+        unrecorded: Unrecorded,
+        claims: Claims,
+        entries: Entries,
+        hands: Hands,
+        alive: Callable[[], None],
     ) -> None:
-        self._alive = alive
+        self._unrecorded, self._alive = unrecorded, alive
         self._spool, self._teller, self._claims, self._entries, self._hands = kept, teller, claims, entries, hands
         self._waiting: dict[str, list[tuple[Path, End]]] = {}
         self._many: list[End] = []  # lately
@@ -45,14 +53,14 @@ class Ends:
         changed: units, as they were and as they are.
         """
         self._tell_recorded()
-        recalled = {uuid: (ABSENT, self._hands.units.get(uuid)) for uuid in self._teller.recalled()}
-        unrecorded: list[End] = []
+        recalled = {uuid: (ABSENT, self._hands.units.get(uuid)) for uuid in self._unrecorded.recalled()}
+        found: list[End] = []
         for uuid, seen in (recalled | dict(changed)).items():
             self._alive()
-            unrecorded += self._teller.missed(uuid, *seen)
-        for end in unrecorded:
+            found += self._unrecorded.find(uuid, *seen)
+        for end in found:
             self._record(end)
-        if unrecorded:
+        if found:
             self._tell_recorded()
         return set(self._waiting)
 
@@ -94,7 +102,14 @@ class Ends:
         """Ask the journal about a unit that is gone although systemd should have restarted it, while nobody looked."""
         is_gone = self._hands.units.get(end.vm).state == State.ABSENT
         if end.by == "itself" and not end.is_after and is_gone and journal.was_stopped(end.vm, end.invocation):
-            self._teller.stopped_between(end.vm, end.invocation)
+            self.stopped_between(end.vm, end.invocation)
+
+    def stopped_between(self, uuid: str, invocation: str) -> None:
+        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""
+        if not spool.read_intent(uuid, invocation):
+            end = End(uuid, invocation, "operator", result="success", ended=time.time(), is_after=True)
+            with suppress(OSError):
+                spool.write_end(end)
 
     def _as_one_of_many(self, end: End) -> End:
         """Tell the last of many VMs that were stopped at once from one that was stopped alone: the others are over."""

@@ -30,7 +30,7 @@ def keep(event: Event, spool: Spool, troubles: Troubles, about: str = "") -> boo
     return True
 
 
-def over(trouble: Trouble, host: str, name: str, reason: str) -> Event:
+def resolved(trouble: Trouble, host: str, name: str, reason: str) -> Event:
     """Make the event that tells that a trouble is over, with what was wrong and for how long."""
     now = datetime.now(UTC)
     trail = {"was": f"{trouble.event}: {trouble.reason}"} if trouble.event else {}

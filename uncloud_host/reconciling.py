@@ -74,15 +74,15 @@ class Reconciler:
             if observed.state == State.ABSENT and uuid not in self._claims.mine():
                 self._entries.leave(uuid)
         if isinstance(desired, Invalid) and not self._is_ours_to_report(uuid, entry, observed):
-            self._trust.doubts.pop(uuid, None)
+            self._trust.settled(uuid)
             return
-        if entry is None and observed.state != State.ABSENT and not self._trust.has_heard(uuid):
+        if entry is None and observed.state != State.ABSENT and not self._trust.not_there(uuid):
             return  # whether others were deleted with it is not known yet
         wait, now = self._standing.wait, time.time()
         actions = reconcile.plan(desired, observed, claim, self._me, now=now, retry=retry, doubt=doubt, wait=wait)
         if not all(self._do(uuid, entry, action, retry=retry) for action in actions):
             return
-        self._trust.doubts.pop(uuid, None)
+        self._trust.settled(uuid)
         if not actions and entry:
             self._quiet[uuid] = known
 

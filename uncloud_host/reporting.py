@@ -37,7 +37,7 @@ class Reporter:
                 continue  # begun since
             if why := audit.over(trouble.kind, trouble.about, since, found):
                 name = _name(trouble.about, found)
-                keeping.keep(keeping.over(trouble, self._host, name, why), self._spool, self._troubles)
+                keeping.keep(keeping.resolved(trouble, self._host, name, why), self._spool, self._troubles)
                 self._troubles.end(trouble.kind, trouble.about)
 
     def remind(self, hours: int, now: float) -> None:

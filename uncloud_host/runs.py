@@ -56,15 +56,15 @@ class Runs:
         """Open the record of what runs, with the start that its unit tells."""
         if seen.evidence and not self._is_known(seen.invocation):
             name, vnc = seen.evidence.name, seen.evidence.vnc
-            self._keep(runtime.began(uuid, seen.invocation, name, seen.since, self._me, vnc))
+            self._keep(runtime.opened(uuid, seen.invocation, name, seen.since, self._me, vnc))
 
     def over(self, end: End, event: Event) -> None:
         """Close the record of a run; make one of a run that nobody saw begin."""
         run = self._runs.get(end.invocation)
         if run is None and end.started and has_run(end) and not self._is_known(end.invocation):
-            run = runtime.began(end.vm, end.invocation, event.name, end.started, self._me)
+            run = runtime.opened(end.vm, end.invocation, event.name, end.started, self._me)
         if run and run.stopped is None and not end.is_after:
-            self._keep(runtime.over(run, end, event))
+            self._keep(runtime.closed(run, end, event))
 
     def is_over(self, invocation: str) -> bool:
         """Tell whether the end of a run is known."""

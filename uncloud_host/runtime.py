@@ -66,14 +66,14 @@ _REST = (
 )  # fmt: skip
 
 
-def began(vm: str, invocation: str, name: str, since: float, me: Me, vnc: str = "") -> Run:
+def opened(vm: str, invocation: str, name: str, since: float, me: Me, vnc: str = "") -> Run:
     """Open the record of a run that began at `since`, in seconds since 1970; its screen is at `vnc`, if anywhere."""
     started = _milliseconds(since)
     start = datetime.fromtimestamp(started / 1000, UTC).strftime(_KEY)
     return Run(vm, invocation, f"{start}-{invocation}", me.host, name, me.boot_id, started, vnc=vnc or None)
 
 
-def over(run: Run, end: End, event: Event) -> Run:
+def closed(run: Run, end: End, event: Event) -> Run:
     """Close the record. The end's own times count; a clock that was set back meanwhile makes no run end before it."""
     started = _milliseconds(end.started) if end.started else run.started
     usage = end.usage

@@ -25,7 +25,6 @@ from uncloud_host.unit import State
 logger = logging.getLogger(__name__)
 
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
-TRIES, AGAIN = 5, 0.1  # seconds between them
 SELDOM = (
     600.0  # seconds: a guest makes its watchdog bark as often as it likes, and records of other VMs would go for it
 )
@@ -58,7 +57,6 @@ class Teller:
         self._stories: dict[str, _Story] = {}
         self._unkept: dict[str, Event] = {}  # by id: the disk is full
         self._has_held = False
-        self._recalled = runs.here()
         self.counts = Counts()
 
     def tell(self, event: Event) -> None:
@@ -83,7 +81,7 @@ class Teller:
         """Tell that what lasted is over; nothing if nobody has told that it began."""
         with suppress(OSError):
             if trouble := self._troubles.find(kind, uuid):
-                self.tell(keeping.over(trouble, self._host, self._name(uuid), reason))
+                self.tell(keeping.resolved(trouble, self._host, self._name(uuid), reason))
                 self._troubles.end(kind, uuid)
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
@@ -184,54 +182,9 @@ class Teller:
             self.over(end)
         self._runs.lost_are_told()
 
-    def missed(self, uuid: str, old: Observed, new: Observed) -> list[End]:
-        """Find the ends of runs that left no record: `systemctl kill -s KILL` kills the recorder too."""
-        may_have_missed = uuid in self._recalled or new.restarts > old.restarts + 1  # whole runs
-        before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
-        is_between = new.state in (State.RESTARTING, State.FAILED)
-        if not before or not (is_between or new.invocation != before):
-            return []
-        found = []
-        if not self._is_over(uuid, before):
-            found = self._without_record(uuid, before)
-        elif may_have_missed:
-            found = journal.unrecorded(uuid, before)
-        # A run that began and ended since the last look, and whose recorder was killed.
-        known = {before, *(end.invocation for end in found)}
-        if is_between and new.invocation not in known and not self._is_over(uuid, new.invocation):
-            found += self._from_journal(uuid, new.invocation, tries=2)
-        return [end for end in found if not self._is_over(uuid, end.invocation)]
-
-    def _is_over(self, uuid: str, invocation: str) -> bool:
+    def is_told(self, uuid: str, invocation: str) -> bool:
         """Tell whether the end of a run has been told."""
         return (invocation, False) in self._story(uuid).ended or self._runs.is_over(invocation)
-
-    def _without_record(self, uuid: str, before: str) -> list[End]:
-        """Ask the journal how runs ended, from this one on; what it does not know ended as the recorder did: killed."""
-        found = self._from_journal(uuid, before, TRIES)
-        if not found:
-            found = [End(uuid, before, "itself", exit_code="killed", exit_status="KILL", ended=time.time())]
-        if intent := spool.read_intent(uuid, before):
-            found[0] = replace(found[0], by="agent", event=intent[0], why=intent[1])
-        return found
-
-    def _from_journal(self, uuid: str, since: str, tries: int) -> list[End]:
-        for _ in range(tries):  # journald may be a moment behind PID 1
-            if found := journal.unrecorded(uuid, since):
-                return found
-            time.sleep(AGAIN)
-        return []
-
-    def stopped_between(self, uuid: str, invocation: str) -> None:
-        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""
-        if not spool.read_intent(uuid, invocation):
-            end = End(uuid, invocation, "operator", result="success", ended=time.time(), is_after=True)
-            with suppress(OSError):
-                spool.write_end(end)
-
-    def recalled(self) -> set[str]:
-        """List VMs which an earlier agent saw begin a run and not end it, and which nobody has looked at since."""
-        return set(self._recalled)
 
     def forget(self, others_than: Container[str]) -> None:
         """Forget VMs that are gone."""

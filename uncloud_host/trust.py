@@ -19,7 +19,7 @@ class Trust:
     """What the mirror told, and what follows from it for VMs that run here.
 
     In each pass, in this order: `judge` what was told of deletions and of history; if `must_list`, `listed`;
-    then VM by VM `there`, `has_heard` and `doubts`, from which each doubt is taken when the claim says what came of it.
+    then VM by VM `there` or `not_there`, and `settled` when the claim says what came of a doubt.
     """
 
     in_step: bool = False
@@ -77,8 +77,12 @@ class Trust:
         """Hear that an entry is there."""
         self._gone.pop(uuid, None)
 
-    def has_heard(self, uuid: str) -> bool:
-        """Tell whether the absence of an entry has been judged. What is read may be newer than what was told."""
+    def settled(self, uuid: str) -> None:
+        """Hear that what is doubted of a VM has had its consequences, if anything was."""
+        self.doubts.pop(uuid, None)
+
+    def not_there(self, uuid: str) -> bool:
+        """Hear that an entry is absent; tell whether that is judged: what is read may be newer than what was told."""
         return time.monotonic() - self._gone.setdefault(uuid, time.monotonic()) >= HEARSAY
 
     @property

@@ -22,7 +22,7 @@ def at(text: str) -> int:
 
 
 def run(started: str, stopped: str = "", **fields: object) -> Run:
-    began = runtime.began(UUID, "i1", "web-1", at(started) / 1000, ME)
+    began = runtime.opened(UUID, "i1", "web-1", at(started) / 1000, ME)
     return dataclasses.replace(began, **{"stopped": at(stopped) if stopped else None} | fields)  # type: ignore[arg-type]
 
 
@@ -32,11 +32,11 @@ def end(**seen: object) -> End:
 
 
 def closed(seen: End, since: float = 1795624000.2) -> Run:
-    return runtime.over(runtime.began(UUID, "i1", "web-1", since, ME), seen, ended(seen, "vmhost1", "web-1"))
+    return runtime.closed(runtime.opened(UUID, "i1", "web-1", since, ME), seen, ended(seen, "vmhost1", "web-1"))
 
 
 def test_an_open_record_says_null_for_all_that_is_not_known() -> None:
-    began = runtime.began(UUID, "i1", "web-1", at("2026-11-25T16:25:45.007Z") / 1000, ME, vnc="127.0.0.1:5900")
+    began = runtime.opened(UUID, "i1", "web-1", at("2026-11-25T16:25:45.007Z") / 1000, ME, vnc="127.0.0.1:5900")
     assert began.path == f"{UUID}/20261125T162545Z-i1"
     nothing = dict.fromkeys(
         ("stopped", "seconds", "event", "reason", "exit", "cpu_seconds", "memory_peak", "io_read_bytes",
@@ -80,7 +80,7 @@ def test_what_an_end_becomes(seen: End, told: dict[str, object]) -> None:
 def test_what_is_written_is_read() -> None:
     for seen in (
         closed(end(usage={"CPUUsageNSec": 5})),
-        runtime.began(UUID, "i1", "web-1", 1795624000.2, ME, "[::1]:5900"),
+        runtime.opened(UUID, "i1", "web-1", 1795624000.2, ME, "[::1]:5900"),
     ):
         assert runtime.read(seen.path, json.dumps(seen.record())) == seen
 
@@ -127,8 +127,8 @@ def test_thirteen_whole_months_are_kept(today: str, first: str) -> None:
     for other in (dataclasses.replace(old, stopped=limit), dataclasses.replace(old, stopped=None)):
         assert not runtime.is_old(other.path, json.dumps(other.record()).encode(), "vmhost1", limit)
     assert not runtime.is_old(old.path, b"{}", "vmhost1", limit)
-    assert runtime.may_be_old(runtime.began(UUID, "i", "n", limit / 1000 - 1, ME).key, limit)
-    assert not runtime.may_be_old(runtime.began(UUID, "i", "n", limit / 1000, ME).key, limit)
+    assert runtime.may_be_old(runtime.opened(UUID, "i", "n", limit / 1000 - 1, ME).key, limit)
+    assert not runtime.may_be_old(runtime.opened(UUID, "i", "n", limit / 1000, ME).key, limit)
 
 
 HOURS = 3_600_000
@@ -262,7 +262,7 @@ def test_a_host_that_lost_power_went_down_after_its_last_sign_and_before_it_was_
 
 
 def test_what_began_or_ended_unseen_before_a_power_failure_is_in_the_journal() -> None:
-    open_ = [runtime.began(UUID, invocation, "web-1", 1000.0, ME) for invocation in ("i1", "i2")]
+    open_ = [runtime.opened(UUID, invocation, "web-1", 1000.0, ME) for invocation in ("i1", "i2")]
     left = [end(started=1100.0, ended=1150.0), End(UUID, "i3", "host", started=1200.0)]
     assert [
         (one.invocation, one.by, one.started, one.ended, one.boot_id)

@@ -57,12 +57,12 @@ def test_an_absence_that_nobody_told_of_is_believed_late() -> None:
         trust = Trust()
         trust.deleted({"vm0": 7})
         trust.judge(HERE)
-        assert trust.has_heard("vm0")
-        assert not trust.has_heard("vm1")
+        assert trust.not_there("vm0")
+        assert not trust.not_there("vm1")
         clock.tick(HEARSAY)
-        assert trust.has_heard("vm1")
+        assert trust.not_there("vm1")
         trust.there("vm0")
-        assert not trust.has_heard("vm0")
+        assert not trust.not_there("vm0")
 
 
 def test_etcd_is_lost_for_long_after_five_minutes() -> None:

@@ -83,7 +83,8 @@ def test_entries(value: bytes) -> None:
 def test_claims_runs_and_records_of_the_log(value: bytes) -> None:
     kv = KeyValue(f"/v1/claim/{UUID}", value, 3, 9)
     reader = store.Store(None, "/v1")  # type: ignore[arg-type]  # nothing is asked
-    assert reader.as_claim(kv).mod_revision == 9
+    claim = reader.as_claim(kv)
+    assert (claim.mod_revision, claim.host.encode().decode()) == (9, claim.host)  # an agent copies it into entries
     refuses(lambda: runtime.read(f"{UUID}/1-x", value), ValueError, RecursionError)
     runtime.is_old(f"{UUID}/1-x", value, "vmhost1", 10**15)
     logs.read("/v1/log/vmhost1/00000000000000000001-x", value).json()

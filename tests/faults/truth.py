@@ -123,7 +123,8 @@ def _not_told(truth: Truth, runs: Sequence[Run]) -> list[str]:
     """Each run has one beginning and, if it is over, one end in the log."""
     began = Counter(record["invocation"] for record in truth.records if record["event"] in BEGINNINGS)
     ended = Counter(record["invocation"] for record in truth.records if record["event"] in ENDS)
-    found = [f"twice in the log: {which}" for which, times in (began + ended).items() if which and times > 2]
+    twice = [which for which, times in (began + ended).items() if which and times > 2]
+    found = [f"twice in the log: {[one for one in truth.records if one['invocation'] == which]}" for which in twice]
     for run in runs:
         if began[run.invocation] != 1:
             found.append(f"its beginning is {began[run.invocation]} times in the log: {run}")

@@ -2,6 +2,8 @@
 
 import re
 
+from waiting import eventually
+
 
 def test_mail_goes_out_by_sendmail(new_world) -> None:
     """dma, a real MTA with a spool and a setgid program, hands on to the SMTP server."""
@@ -26,6 +28,20 @@ def test_a_sendmail_that_fails_is_said_once_and_nothing_is_lost(new_world) -> No
     world.configure()  # SMTP
     world.host.run("systemctl", "restart", "uncloud-host")
     world.wait_mail(uuid, "started")
+
+
+def test_a_sendmail_that_hangs_is_ended_and_the_mail_comes_later(new_world) -> None:
+    """Each try left one more that hung, and all of them delivered in the end."""
+    world = new_world(UNCLOUD_SMTP="")
+    world.host.push(b"SMARTHOST 127.0.0.1\nPORT 25\n", "/etc/dma/dma.conf", mode=0o644)
+    world.shell("mv /usr/sbin/sendmail /usr/sbin/sendmail.away")
+    world.host.push(b"#!/bin/sh\nexec tail -f /dev/null\n", "/usr/sbin/sendmail", mode=0o755)
+    world.hurry("mail.HANGS = 2")
+    uuid = world.vm()
+    eventually(lambda: "is not lost" in str(world.agent_lines()), what=lambda: str(world.agent_lines()))
+    world.shell("mv /usr/sbin/sendmail.away /usr/sbin/sendmail")
+    world.wait_mail(uuid, "started")
+    assert world.shell("pgrep -f '[t]ail -f /dev/null'", check=False) == ""
 
 
 def test_nobody_to_mail(new_world) -> None:

@@ -14,6 +14,7 @@ from uncloud_host.config import Config
 from uncloud_host.conflict import Sharing, conflict
 from uncloud_host.counts import Step
 from uncloud_host.desired import Entries
+from uncloud_host.endings import between
 from uncloud_host.etcd import KeyValue
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Me
@@ -189,7 +190,7 @@ class Hands:
         self.teller.say(uuid, f"stopping: {reason}")
         invocation = self.units.invocation(uuid) or observed.invocation
         if reconcile.is_between_runs(observed, invocation):
-            self.teller.about(uuid, action.event, invocation, reason)
+            self.teller.about(uuid, action.event, between(invocation), reason)
         try:
             spool.write_intent(uuid, invocation, event, reason, revision)
         except OSError as error:

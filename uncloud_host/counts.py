@@ -5,13 +5,9 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from uncloud_host.events import Event, Name
+from uncloud_host.events import ENDS, Event, Name
 from uncloud_host.models import Status
 
-ENDS = (
-    Name.STOPPED, Name.STOPPED_BY_HAND, Name.POWERED_OFF, Name.PANICKED, Name.CRASHED, Name.KILLED, Name.OOM_KILLED,
-    Name.COULD_NOT_START, Name.MOVED,
-)  # fmt: skip
 _STEPS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ASKS = (None, Status.TO_START, Status.TO_RESTART)  # a put with one of these asks for a start
 

@@ -78,7 +78,7 @@ def ended(end: End, host: str, name: str) -> Event:
     return Event(
         vm=end.vm,
         event=event,
-        subject=end.invocation,
+        subject=between(end.invocation) if end.is_after else end.invocation,
         time=datetime.fromtimestamp(end.ended, UTC),
         host=host,
         name=name,
@@ -86,6 +86,11 @@ def ended(end: End, host: str, name: str) -> Event:
         invocation=end.invocation,
         trail={key: value for key, value in trail.items() if value},
     )
+
+
+def between(invocation: str) -> str:
+    """Name what a stop is about that comes after the end of a run and before the beginning of the next."""
+    return f"{invocation} is over"
 
 
 def conclude(end: End) -> tuple[Name, str]:

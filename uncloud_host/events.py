@@ -43,6 +43,10 @@ class Name(StrEnum):
     REMINDER = "reminder"
 
 
+ENDS = (
+    Name.STOPPED, Name.STOPPED_BY_HAND, Name.POWERED_OFF, Name.PANICKED, Name.CRASHED, Name.KILLED, Name.OOM_KILLED,
+    Name.COULD_NOT_START, Name.MOVED,
+)  # fmt: skip
 FAILURES = frozenset(
     {
         Name.CRASHED,
@@ -106,8 +110,13 @@ class Event:
 
     @property
     def id(self) -> str:
-        """Equal for everyone who sees the same thing: a beginning is one, whatever it is called later."""
-        what = "began" if self.event in (Name.STARTED, Name.RESTARTED) else self.event
+        """Equal for everyone who sees the same thing: a beginning is one, whatever it is called later, and so is an
+        end, whatever another witness concludes."""
+        what: str = self.event
+        if self.event in (Name.STARTED, Name.RESTARTED):
+            what = "began"
+        elif self.event in ENDS:
+            what = "ended"
         return hashlib.sha256(f"{self.vm} {self.subject} {what}".encode()).hexdigest()[:24]
 
     def record(self) -> dict[str, object]:

@@ -11,6 +11,7 @@ All that waits about one VM is one mail. It goes out at once, but
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from uncloud_host import events
 from uncloud_host.events import LASTING, Name, Spooled
 
 PAIR = 1.5  # seconds that an end waits for the beginning; systemd restarts after one second at first
@@ -18,17 +19,7 @@ WINDOW, MOST = 600.0, 4  # seconds; mails about one VM in them
 ALONG = 3600.0  # seconds that a repetition waits for another mail about its VM
 BURST, SETTLE = 5, 2.5  # mails that wait at once; seconds in which more may come
 MINUTE, RUSH, PAUSE = 60.0, 20, 15.0  # more mails than that in a minute: pauses between digests
-ENDS = frozenset(
-    {
-        Name.CRASHED,
-        Name.KILLED,
-        Name.OOM_KILLED,
-        Name.POWERED_OFF,
-        Name.PANICKED,
-        Name.WATCHDOG,
-        Name.COULD_NOT_START,
-    }
-)
+ENDS = {*events.ENDS, Name.WATCHDOG} - {Name.STOPPED, Name.MOVED, Name.STOPPED_BY_HAND}  # that nobody asked for
 _AFTER_END = frozenset({Name.STARTED, Name.RESTARTED, Name.GAVE_UP, Name.STOPPED_BY_HAND, Name.STOPPED})
 
 

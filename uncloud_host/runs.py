@@ -1,7 +1,8 @@
 """The runs of VMs on this host: each a file until it has ended and its closed record is in etcd.
 
 runs/INVOCATION.json      the record, from the beginning of the run on
-told/runtime/INVOCATION   the same file, when its closed record is in etcd: so nobody makes another one
+told/runtime/INVOCATION   the same file, when its closed record is in etcd: so nobody makes another one;
+                          an empty one if it ended before there was a QEMU
 told/runtime/....open     an empty file: its open record is in etcd
 awake/BOOT_ID             when an agent was last there in that boot: if the host loses power, its runs end then
 
@@ -59,12 +60,15 @@ class Runs:
             self._keep(runtime.opened(uuid, seen.invocation, name, seen.since, self._me, vnc))
 
     def over(self, end: End, event: Event) -> None:
-        """Close the record of a run; make one of a run that nobody saw begin."""
+        """Close the record of a run; make one of a run that nobody saw begin, none of one in which QEMU never was."""
         run = self._runs.get(end.invocation)
         if run is None and end.started and has_run(end) and not self._is_known(end.invocation):
             run = runtime.opened(end.vm, end.invocation, event.name, end.started, self._me)
         if run and run.stopped is None and not end.is_after:
             self._keep(runtime.closed(run, end, event))
+        elif not run and not end.is_after and not self._is_known(end.invocation):
+            with suppress(OSError):  # the disk is full: it is told once more if the host then loses its power
+                (self._told / end.invocation).touch(mode=0o600)
 
     def is_over(self, invocation: str) -> bool:
         """Tell whether the end of a run is known."""

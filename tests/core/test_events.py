@@ -56,8 +56,10 @@ def test_why_a_run_ended(seen: End, event: str, reason: str) -> None:
 
 
 def test_everyone_who_sees_an_end_makes_the_same_event() -> None:
-    assert ended(end("operator"), "vmhost1", "web-1").id == ended(end("operator", ended=201.0), "vmhost1", UUID).id
-    assert ended(end("operator"), "vmhost1", "web-1").id != ended(end("shutdown"), "vmhost1", "web-1").id
+    told = ended(end("operator"), "vmhost1", "web-1")
+    assert ended(end("operator", ended=201.0), "vmhost1", UUID).id == told.id
+    assert ended(end("itself", exit_code="killed", exit_status="KILL"), "vmhost1", "web-1").id == told.id
+    assert ended(end("operator", is_after=True), "vmhost1", "web-1").id != told.id
 
 
 FIELDS = st.sampled_from(["vm", "invocation", "by", "ended", "more"])

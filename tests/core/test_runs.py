@@ -132,6 +132,15 @@ def test_an_end_that_a_recorder_wrote_before_a_power_failure_is_told_once(tmp_pa
     assert [(end.invocation, end.ended) for end in runs.lost()] == [("i1", 1100.0)]
 
 
+def test_an_end_before_there_was_a_qemu_makes_no_run_and_is_told_once(tmp_path: Path) -> None:
+    """A host was shut down while a VM was being set up, and then seemed to have lost power while it ran."""
+    runs = agent(tmp_path, OLD)
+    over(runs, End(UUID, "i1", "shutdown", result="success", ended=1100.0))
+    assert (runs.pending(), runs.is_over("i1")) == ([], True)
+    left = [End(UUID, "i1", "host", started=1099.0)]
+    assert agent(tmp_path, last_entry=(OLD.replace("-", ""), 4500.0), left=left).lost() == []
+
+
 def test_an_earlier_boot_is_not_forgotten_before_it_was_asked_about(tmp_path: Path) -> None:
     """Its only run was closed, and what began after that nobody saw."""
     agent(tmp_path, OLD).lost_are_told()

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "store:Store.confirm": "a person's command",
     "store:Store.take_over": "a person's command, in one transaction",
     "runs:Runs.__init__": "directories, which are there already",
+    "runs:Runs.over": "an empty mark; the record of that end is still there, and the next agent makes it",
     "runs:Runs._forget": "what it removes was told a week ago; each file counts for itself",
     "registering:Register._forget_old": "deleted again a day later, see test_runtime",
     "store:Store.forget_runs": "the same",

@@ -82,7 +82,8 @@ class Hands:
             case Wait(_, reason):
                 self.teller.say_once(uuid, f"not starting: {reason}")
             case Tell(event, subject, reason):
-                self.teller.about(uuid, event, subject, reason, self.units.get(uuid).invocation)
+                seen = self.units.get(uuid)
+                self.teller.about(uuid, event, subject, reason, seen.invocation if seen.evidence else "")
         return True
 
     def _start(self, vm: VM, entry: KeyValue | None, reason: str) -> bool:

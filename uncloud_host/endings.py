@@ -83,7 +83,7 @@ def ended(end: End, host: str, name: str) -> Event:
         host=host,
         name=name,
         reason=reason,
-        invocation=end.invocation,
+        invocation="" if end.is_after else end.invocation,
         trail={key: value for key, value in trail.items() if value},
     )
 
@@ -139,4 +139,4 @@ def _by_exit(end: End, said: str) -> tuple[Name, str]:
 def has_run(end: End) -> bool:
     """Tell whether QEMU was there at all, however shortly: what systemd could not set up is no run."""
     was_executed = end.exit_code and not (end.exit_status.isdigit() and int(end.exit_status) in _SETUP)
-    return conclude(end)[0] != Name.COULD_NOT_START or bool(was_executed)
+    return end.by == "host" or bool(was_executed)

@@ -59,6 +59,7 @@ class Ends:
             self._alive()
             found += self._unrecorded.find(uuid, *seen)
         for end in found:
+            self._alive()
             self._record(end)
         if found:
             self._tell_recorded()
@@ -72,7 +73,7 @@ class Ends:
                 return
         except OSError as error:
             logger.warning("the end of VM %s cannot be written down: %s", end.vm, error)
-        self._teller.over(end)
+        self._look_for_a_stop(self._teller.over(end))
 
     def _tell_recorded(self) -> None:
         self._waiting = {}

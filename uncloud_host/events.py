@@ -95,7 +95,7 @@ class Event:
 
     vm: str
     event: Name
-    subject: str  # what makes it one event: an invocation or a mod_revision
+    subject: str  # what makes it one event: an invocation or a mod_revision, mostly
     time: datetime  # when it happened, UTC
     host: str
     name: str

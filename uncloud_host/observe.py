@@ -61,7 +61,9 @@ class Units:
             # PID 1 gave up waiting for a process that not even SIGKILL ends (it hangs in the kernel): it still runs.
             state = State.STOPPING
             self._again.add(listed.name)
-        elif state == State.ABSENT or not details.invocation:
+        elif state == State.ABSENT != listed.state:  # between the two halves of a restart, or gone: a signal comes
+            return known
+        elif not details.invocation:
             return None
         return Observed(state, evidence, details.invocation, details.restarts, details.since)
 

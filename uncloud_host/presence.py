@@ -27,8 +27,7 @@ class Presence:
     def show(self, vms: int) -> str:
         """Renew our presence; say who else lives under our name, if anybody does."""
         is_new = not self._lease or not self._etcd.renew(self._lease)
-        if is_new:
-            self._lease = self._etcd.grant(LEASE)
+        lease = self._etcd.grant(LEASE) if is_new else self._lease
         shown = {
             "host": self._me.host,
             "version": self._version,
@@ -42,7 +41,8 @@ class Presence:
         _, (found,) = self._etcd.get(self._key)
         if is_new or found is None or found.value != value:
             unchanged = Compare(self._key, mod_revision=found.mod_revision if found else 0)
-            self._etcd.txn([unchanged], [Put(self._key, value, self._lease)])
+            self._etcd.txn([unchanged], [Put(self._key, value, lease)])
+        self._lease = lease  # now: until then the key may be one of an earlier boot of ours
         return self._other(found.value, is_new=is_new) if found else ""
 
     def _other(self, value: bytes, *, is_new: bool) -> str:

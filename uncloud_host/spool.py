@@ -184,7 +184,7 @@ def remove_intent(uuid: str, invocation: str) -> None:
 
 def write_end(end: End) -> None:
     """Record an end as a VM's recorder does; none runs when a unit is stopped that waits to be restarted."""
-    new = ENDS_IN_MEMORY / f"{end.vm}.{end.invocation}.after.new"
+    new = ENDS_IN_MEMORY / f"{end.vm}.{end.invocation}.{'after' if end.is_after else 'found'}.new"
     write(new, json.dumps(asdict(end)), sync=False)
     new.rename(new.with_suffix(""))
 

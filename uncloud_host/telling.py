@@ -25,9 +25,7 @@ from uncloud_host.unit import State
 logger = logging.getLogger(__name__)
 
 FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
-SELDOM = (
-    600.0  # seconds: a guest makes its watchdog bark as often as it likes, and records of other VMs would go for it
-)
+SELDOM = 600.0  # seconds: a guest whose watchdog barks all day pushes no record of another VM out
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
 RUNS = 16  # of a VM are remembered; more do not end between two passes
 
@@ -40,7 +38,6 @@ class _Story:
     asked: str = ""  # why a start was asked for
     said: str = ""
     rebooted: float = 0.0  # when its guest last did
-    barked: float = 0.0  # when its watchdog last did and it was told
     begun: str = ""  # the invocation whose beginning has been told
     ended: dict[tuple[str, bool], End] = field(default_factory=dict)  # by invocation and `is_after`
 
@@ -94,9 +91,9 @@ class Teller:
                 case Kind.REBOOT if sign.time >= max(self._born, self._story(uuid).rebooted + ONCE):
                     self._story(uuid).rebooted = sign.time
                     self.say(uuid, sign.text)
-                case Kind.WATCHDOG if sign.time >= self._story(uuid).barked + SELDOM:
-                    self._story(uuid).barked = sign.time
-                    self.tell(event(Name.WATCHDOG, reason=sign.text, invocation=invocation))
+                case Kind.WATCHDOG:  # the same event for all within these minutes, also for the next agent
+                    subject = f"{invocation} {sign.time // SELDOM:.0f}"
+                    self.tell(event(Name.WATCHDOG, subject=subject, reason=sign.text, invocation=invocation))
                 case Kind.DISK_ERROR if not self._troubles.is_open("disk", uuid):  # requests fail by the dozen
                     self.tell(event(Name.DISK_ERROR, reason=sign.text, invocation=invocation))
                 case Kind.GOES_ON:

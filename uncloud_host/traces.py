@@ -29,7 +29,8 @@ def ends(uuid: str, since: str, records: Sequence[Record]) -> list[End]:
     runs, over = _runs(uuid, records)
     begun = list(runs)
     first = begun.index(since) if since in begun else len(begun)
-    return [runs[invocation] for invocation in begun[first:] if invocation in over]
+    # With a result: it comes after the recorder, which may still be writing.
+    return [runs[invocation] for invocation in begun[first:] if invocation in over and runs[invocation].result]
 
 
 def left(uuid: str, records: Sequence[Record]) -> list[End]:

@@ -226,6 +226,11 @@ def test_the_agent(agent: Service, presence: Shown | None, after: float | None) 
     )
 
 
+def test_a_clone_that_shows_itself_in_turns_with_us_is_no_agent_that_is_down() -> None:
+    etcd = Asked(hosts={ME.host: Shown(ME.machine_id, "the boot of the clone", 1.0)})
+    assert classify(found(etcd=etcd, open={("duplicate-host", ""): 1.0})) == []
+
+
 def test_without_etcd_only_a_stopped_agent_is_down() -> None:
     assert classify(found(etcd=None)) == []
     assert one(classify(found(agent=Service("failed", "exit-code", 7.0), etcd=None))).code == Code.AGENT_DOWN

@@ -123,7 +123,7 @@ class Host:
         etcd = self.etcd
         if not isinstance(etcd.entry, VM) or vm.mod_revision != etcd.entry.mod_revision:
             return False
-        if etcd.claim and etcd.claim.machine_id != self.me.machine_id:
+        if etcd.claim and not etcd.claim.is_of(self.me):
             self.claim = etcd.claim
             return False
         old, new = etcd.claim, Claim(UUID, *dataclasses.astuple(self.me), f"c{etcd.revision}", vm.create_revision, "")
@@ -143,7 +143,7 @@ class Host:
         assert not self.is_witness, stop
         if isinstance(entry, Gone):
             assert claim is not None, stop
-            assert claim.machine_id == self.me.machine_id, stop
+            assert claim.is_of(self.me), stop
             assert not claim.held, stop
             assert not self.etcd.is_robbed, stop
             return

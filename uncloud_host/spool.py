@@ -182,11 +182,21 @@ def remove_intent(uuid: str, invocation: str) -> None:
         (INTENTS / uuid).unlink(missing_ok=True)
 
 
-def write_end(end: End) -> None:
-    """Record an end as a VM's recorder does; none runs when a unit is stopped that waits to be restarted."""
-    new = ENDS_IN_MEMORY / f"{end.vm}.{end.invocation}.{'after' if end.is_after else 'found'}.new"
-    write(new, json.dumps(asdict(end)), sync=False)
-    new.rename(new.with_suffix(""))
+def write_end(end: End, directories: Sequence[Path] = (ENDS_IN_MEMORY, DIRECTORY / "ends")) -> None:
+    """Record an end as a VM's recorder does; none runs when a unit is stopped that waits to be restarted.
+
+    In the first directory that has room. Raises OSError if none has.
+    """
+    for directory in directories:
+        new = directory / f"{end.vm}.{end.invocation}.{'after' if end.is_after else 'found'}.new"
+        try:
+            write(new, json.dumps(asdict(end)), sync=False)
+            new.rename(new.with_suffix(""))
+        except OSError:
+            if directory == directories[-1]:
+                raise
+        else:
+            return
 
 
 def write_limits(uuid: str, start: str, fingerprint: str) -> None:

@@ -19,7 +19,7 @@ from uncloud_host.facts import Me, Observed
 from uncloud_host.mail import MailError
 from uncloud_host.outbox import Outbox
 from uncloud_host.runs import Boots, Runs
-from uncloud_host.spool import KEPT, Spool
+from uncloud_host.spool import KEPT, Spool, write_end
 from uncloud_host.unit import Evidence, State
 
 UUID = "5d3b1b56-3f59-4a83-9a1a-2b7c1d9f0e11"
@@ -96,6 +96,17 @@ def test_a_disk_that_became_read_only_forgets_nothing(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     spool.forget(datetime.now(UTC).timestamp() + KEPT + 1)
     assert spool.has(EVENT)
+
+
+def test_a_stop_that_finds_run_full_is_kept_on_disk(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It was lost, and the agent started again what somebody had stopped."""
+    other = tmp_path_factory.mktemp("ends")
+    end = End(UUID, "i1", "operator", result="success", ended=1020.0, is_after=True)
+    with full(disk):
+        write_end(end, (disk, other))
+        with pytest.raises(OSError, match="No space"):
+            write_end(end, (disk,))
+    assert [End.read(path.read_bytes()) for path in other.iterdir()] == [end]
 
 
 class Mailbox:

@@ -58,7 +58,7 @@ def _text(message: object) -> str:
 
 
 def unrecorded(uuid: str, since: str) -> list[End]:
-    """Find how the runs of a VM ended in this boot, from the one with the invocation `since` on.
+    """Find how the runs of a VM ended in this boot, from the one with the invocation `since` on, or all.
 
     A run that still goes on is not among them.
     """

@@ -215,7 +215,7 @@ def _run(vm: VM, observed: Observed, *, now: float, retry: bool, wait: str) -> I
         case State.RUNNING | State.STARTING | State.RESTARTING if restart:
             yield Wait(vm.uuid, wait) if wait else Stop(vm.uuid, "its status is TO_RESTART")
         case State.EXITED:
-            yield from _exited(vm)
+            yield from _exited(vm, observed)
         case State.FAILED:
             is_answer = status in (None, Status.TO_START) and not _is_of_another_entry(observed, vm)
             if is_answer or (status in (Status.RUNNING, Status.TO_RESTART) and not restart):
@@ -249,9 +249,9 @@ def _limit(vm: VM, observed: Observed) -> Limit | None:
     return Limit(vm, observed.evidence, "its entry has other limits")
 
 
-def _exited(vm: VM) -> Iterator[Action]:
-    """The guest powered itself off and systemd was told not to start it again."""
-    if vm.entry.status == Status.RUNNING:
+def _exited(vm: VM, observed: Observed) -> Iterator[Action]:
+    """The guest powered itself off and systemd was told not to start it again; before RUNNING was written, perhaps."""
+    if vm.entry.status == Status.RUNNING or not _is_of_another_entry(observed, vm):
         yield SetStatus(vm.mod_revision, Status.STOP, "guest powered off", "the guest powered itself off")
     else:
         yield Stop(vm.uuid, "the guest powered itself off", Name.POWERED_OFF)

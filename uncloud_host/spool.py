@@ -24,6 +24,7 @@ INTENTS = Path("/run/uncloud-host/intents")
 LIMITS = Path("/run/uncloud-host/limits")
 ENDS_IN_MEMORY = Path("/run/uncloud-host/ends")  # where recorders write while the disk is full
 KEPT = 7 * 86400.0  # seconds; so long nobody tells an event twice
+FRESH = KEPT - 86400  # seconds; of what is older it may be forgotten that it was told
 HOUR = 3600.0
 CHANNELS = ("log", "mail")  # see channels.py
 _LARGEST = 64 * 1024  # bytes of a file that others had a hand in

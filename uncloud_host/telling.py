@@ -24,7 +24,6 @@ from uncloud_host.unit import State
 
 logger = logging.getLogger(__name__)
 
-FRESH = spool.KEPT - 86400  # seconds; of a run that began earlier the spool may have forgotten that it was told
 SELDOM = 600.0  # seconds: a guest whose watchdog barks all day pushes no record of another VM out
 ONCE = 2.0  # seconds: SeaBIOS resets once more when it sees that it was a reset
 RUNS = 16  # of a VM are remembered; more do not end between two passes
@@ -83,7 +82,7 @@ class Teller:
 
     def seen(self, uuid: str, invocation: str, said: Sequence[Sign]) -> None:
         """Tell what QEMU said while it ran; of what an earlier agent may have read only what makes an event."""
-        for sign in lately(said, time.time(), FRESH):
+        for sign in lately(said, time.time(), spool.FRESH):
             at = datetime.fromtimestamp(sign.time, UTC)
             subject = f"{invocation} {stamp(at)}"
             event = partial(Event, uuid, subject=subject, time=at, host=self._host, name=self._name(uuid))
@@ -194,7 +193,7 @@ class Teller:
             return
         asked, story.asked, story.begun = story.asked, "", invocation
         self.counts.began(uuid, since)
-        if since < time.time() - FRESH:
+        if since < time.time() - spool.FRESH:
             return
         event = Name.RESTARTED if restarts else Name.STARTED
         reason = f"by systemd, restart {restarts}" if restarts else asked or "it runs"

@@ -27,6 +27,8 @@ class Unrecorded:
         may_have_missed = uuid in self._recalled or new.restarts > old.restarts + 1  # whole runs
         before = self._recalled.pop(uuid, "") or (old.invocation if old.evidence else "")
         is_between = new.state in (State.RESTARTING, State.FAILED)
+        if not before and new.evidence and (is_between or new.restarts):
+            return self._never_seen(uuid)
         if not before or not (is_between or new.invocation != before):
             return []
         found = []
@@ -39,6 +41,13 @@ class Unrecorded:
         if is_between and new.invocation not in known and not self._is_told(uuid, new.invocation):
             found += _from_journal(uuid, new.invocation, tries=2)
         return [end for end in found if not self._is_told(uuid, end.invocation)]
+
+    def _never_seen(self, uuid: str) -> list[End]:
+        """Find the ends of a VM of which no agent saw a run begin: its agent ended as soon as it had asked for it."""
+        found = journal.unrecorded(uuid, "")
+        return [
+            end for end in found if end.ended > time.time() - spool.FRESH and not self._is_told(uuid, end.invocation)
+        ]
 
 
 def _ends(uuid: str, before: str) -> list[End]:

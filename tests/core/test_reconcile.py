@@ -354,6 +354,13 @@ def test_while_the_host_must_wait_nothing_starts_and_everything_else_goes_on() -
         assert short(plan(vm(status), unit(state), claim, ME, now=50, wait="why")) == waiting
 
 
+def test_a_guest_that_powered_off_before_running_was_written_stays_off() -> None:
+    """An installer, and etcd was away: it was started once more."""
+    for status in (None, "TO_START", "FAILED"):
+        asked = vm(status, revision=5)
+        assert short(plan(asked, unit("exited", revision=5), MINE, ME, now=0)) == ["STOP(guest powered off)"]
+
+
 def test_a_claim_of_a_namesake_is_somebody_elses() -> None:
     assert short(plan(vm("RUNNING"), ABSENT, NAMESAKE, ME, now=0)) == ["tell duplicate-host"]  # and no fight in etcd
 

@@ -125,6 +125,17 @@ def test_the_end_of_a_run_that_nobody_saw_is_told_though_its_recorder_was_killed
     world.wait_events(uuid, "started", "crashed", "restarted", "killed", "stopped")
 
 
+def test_the_end_of_a_run_that_no_agent_saw_begin_and_no_recorder_saw_end(world: World) -> None:
+    """A storm: the package was removed the moment after a start."""
+    uuid = world.vm()
+    record = "/usr/libexec/uncloud-host/record"
+    world.shell(f"systemctl stop uncloud-host; rm /var/lib/uncloud-host/runs/*; mv {record} {record}.away")
+    world.shell(f"kill -9 {world.pid(uuid)}")
+    world.wait_boots(uuid, 2)
+    world.shell(f"mv {record}.away {record}; systemctl start uncloud-host")
+    world.wait_events(uuid, "started", "killed", "restarted")
+
+
 def test_many_ends_without_a_record_on_a_slow_disk_do_not_cost_the_agent_its_life(new_world) -> None:
     """journalctl was asked about one VM after the other, the watchdog did not wait, and the next agent began anew."""
     world = new_world()

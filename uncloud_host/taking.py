@@ -11,7 +11,8 @@ from argparse import Namespace
 from uncloud_host import ceph, takeover, witness
 from uncloud_host.asking import ATTEMPTS, Outcome, end, say
 from uncloud_host.config import Ceph, Config
-from uncloud_host.facts import Me
+from uncloud_host.etcd import Compare
+from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM
 from uncloud_host.needs import Missing
 from uncloud_host.snapshot import Snapshot, Unknown, Wrong
@@ -52,9 +53,7 @@ def _take(now: Snapshot, uuid: str, to: Me, access: Ceph, *, is_off: bool) -> Ou
         alive, unchanged = now.store.alive(claim.host if claim else to.host)
         reason = takeover.refusal(seen.desired, claim, alive, to)
         if not reason and isinstance(seen.desired, VM) and claim:
-            unfenced = _unfenced(seen.desired, access)
-            what = f"{claim.host} may still run it and cannot be kept from that ({'; '.join(unfenced)})"
-            reason = f"{what}; if that host is off, say so with --host-is-off" if unfenced and not is_off else ""
+            reason, unchanged = _fence(now, seen.desired, claim, to, access, is_off=is_off)
         if reason or entry is None or claim is None:
             return Outcome(uuid, seen.name, "refused", reason)
         new = takeover.taken(claim, seen.desired, to, uuids.uuid4().hex, now=time.time())
@@ -63,23 +62,47 @@ def _take(now: Snapshot, uuid: str, to: Me, access: Ceph, *, is_off: bool) -> Ou
     return Outcome(uuid, seen.name, "refused", "its entry or its claim keeps changing; try again")
 
 
-def _unfenced(vm: VM, access: Ceph) -> list[str]:
-    """Have Ceph refuse whoever has a disk of a VM open; say what nobody is kept from so, and why."""
+def _fence(now: Snapshot, vm: VM, claim: Claim, to: Me, access: Ceph, *, is_off: bool) -> tuple[str, Compare]:
+    """Have Ceph refuse whoever has a disk of a VM open, if nothing is in the way of taking it over.
+
+    Say what is, and what must stay as it is until it is taken over.
+    """
+    unfenced, clients = _clients(vm, access)
+    alive, unchanged = now.store.alive(claim.host)  # again: asking Ceph takes its time, and the host may be back
+    if reason := takeover.refusal(vm, claim, alive, to):
+        return reason, unchanged
+    if is_off or not unfenced:
+        unfenced += _block(clients, access)
+    what = f"{claim.host} may still run it and cannot be kept from that ({'; '.join(unfenced)})"
+    return (f"{what}; if that host is off, say so with --host-is-off" if unfenced and not is_off else ""), unchanged
+
+
+def _clients(vm: VM, access: Ceph) -> tuple[list[str], list[str]]:
+    """Say what nobody can be kept from writing to, and why; and who has the rest open, by address."""
     found = [
         f"disks[{index}] is no rbd image"
         for index, disk in enumerate(vm.entry.disks)
         if not disk.rbd and not disk.is_readonly
     ]
-    images = witness.disks(vm)
+    images, clients = witness.disks(vm), []
     if not found and not images:
-        return ["it writes to no disk"]
+        return ["it writes to no disk"], []
     try:
         witness.prepare(vm, access)
         for image in images:
             known = ceph.clients(access, image.pool, image.namespace, image.image)
-            for address in known:
-                ceph.block(access, address)
+            clients += known
             found += [] if known else [f"{image}: nobody has it open or locked, as far as Ceph knows"]
     except (Missing, ceph.Problem, ceph.Silent) as problem:
         found.append(str(problem))
-    return found
+    return found, clients
+
+
+def _block(clients: list[str], access: Ceph) -> list[str]:
+    """Block them; say what went wrong."""
+    try:
+        for address in clients:
+            ceph.block(access, address)
+    except (ceph.Problem, ceph.Silent) as problem:
+        return [str(problem)]
+    return []

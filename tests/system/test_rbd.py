@@ -309,6 +309,23 @@ def test_a_takeover_keeps_a_host_that_is_not_dead_from_writing(hosts: Cluster, c
     eventually(lambda: ceph.boots(f"one/{uuid}") == 3, within=SLOW, what="the new one writes")
 
 
+def test_a_takeover_that_is_refused_keeps_nobody_from_writing(hosts: Cluster, ceph: Ceph) -> None:
+    """Its second disk is a file. What could be fenced was, before that was said, and the guest was paused."""
+    hosts.mend()
+    here, there = hosts.worlds
+    uuid = str(uuids.uuid4())
+    here.put(uuid, disks=[{"rbd": ceph.load(f"one/{uuid}", guests.tiny())}, here.disk(uuid)])
+    here.wait_boots(uuid, 1)
+    (etcd,) = hosts.etcd.hosts
+    here.host.run("ip", "route", "add", "blackhole", etcd.address)
+    there.etcd.run("etcdctl", "del", f"/v1/host/{here.name}")  # as its lease does after a minute
+    done = there.host.run("uncloud-host", "takeover", uuid, check=False)
+    assert "disks[1] is no rbd image" in done.stderr
+    here.type(uuid, "r")  # whoever boots writes
+    eventually(lambda: ceph.boots(f"one/{uuid}") == 2, within=SLOW, what="it still writes")
+    here.host.run("ip", "route", "delete", "blackhole", etcd.address)
+
+
 # The key
 
 

@@ -125,12 +125,14 @@ class Hands:
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         reason += "; it was taken over" if claim.replaces else ""
-        self.teller.say(vm.uuid, f"starting: {reason}")
+        self.teller.say_once(vm.uuid, f"starting: {reason}")
         self.teller.will_start(vm, reason)
         try:
             self.systemd.start(unit.name(vm.uuid), unit.properties(vm, choices, self.config.units, marker))
-        except UnitExists:  # somebody was faster, and what there is now is looked at next; or it is not to be
-            return self.systemd.unit_file(unit.name(vm.uuid))
+        except UnitExists:
+            if problem := self.systemd.unit_file(unit.name(vm.uuid)):
+                return problem
+            raise
         except Refusal as refusal:
             return f"systemd refused the unit: {refusal}"
         return ""

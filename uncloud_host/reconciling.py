@@ -12,7 +12,7 @@ from uncloud_host.facts import Desired, Invalid, Observed
 from uncloud_host.models import VM
 from uncloud_host.retries import Retries
 from uncloud_host.standing import Standing
-from uncloud_host.systemd import Refusal
+from uncloud_host.systemd import Refusal, UnitExists
 from uncloud_host.trust import Trust
 from uncloud_host.unit import State
 
@@ -45,6 +45,9 @@ class Reconciler:
         try:
             if self._ends.write(uuid):
                 self._look_after(uuid)
+        except UnitExists:
+            # Somebody was faster, or systemd keeps a unit that failed until its OnFailure= is over. A signal tells.
+            return False
         except Refusal as refusal:
             self._teller.say_once(uuid, f"systemd refused: {refusal}")
             return False

@@ -28,9 +28,9 @@ def ends(uuid: str, since: str, records: Sequence[Record]) -> list[End]:
     """Conclude how runs ended, from the one with the invocation `since` on, or all; those that go on are left out."""
     runs, over = _runs(uuid, records)
     begun = list(runs)
-    first = begun.index(since) if since in begun else len(begun) * bool(since)
+    wanted = begun[begun.index(since) :] if since in begun else [] if since else begun
     # With a result: it comes after the recorder, which may still be writing.
-    return [runs[invocation] for invocation in begun[first:] if invocation in over and runs[invocation].result]
+    return [runs[invocation] for invocation in wanted if invocation in over and runs[invocation].result]
 
 
 def left(uuid: str, records: Sequence[Record]) -> list[End]:

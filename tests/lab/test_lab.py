@@ -12,6 +12,7 @@ import pytest
 
 from lab import CommandFailed, Host, Lab, LabError, guests, tree, wait_until
 from lab.machine import RUN, cgroup_root
+from waiting import eventually
 
 BOOT_SECONDS = 15
 GONE_SECONDS = 2
@@ -57,10 +58,9 @@ def leftovers(name: str) -> list[str]:
 
 
 def assert_nothing_left(name: str) -> None:
-    deadline = time.monotonic() + GONE_SECONDS
-    while (found := leftovers(name)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not found
+    eventually(
+        lambda: not leftovers(name), within=GONE_SECONDS, every=0.02, what=lambda: f"all gone: {leftovers(name)}"
+    )
 
 
 def test_boots_to_running_in_time(lab: Lab) -> None:
@@ -200,7 +200,7 @@ def test_two_labs_do_not_see_each_other(base: Path, host: Host) -> None:
 
 
 OWNER = """
-import signal, sys, time
+import signal, sys
 from lab import Lab, tree
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts with `&`
 lab = Lab("orphan", [tree.base()], uplink=True)
@@ -208,7 +208,7 @@ lab.start()
 lab.host("one").boot()
 lab.host("one").popen("sleep", "infinity")
 print("up", flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 

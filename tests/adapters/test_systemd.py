@@ -122,7 +122,8 @@ def test_state_and_invocation_are_of_one_run(uuid: str) -> None:
             assert seen.invocation not in over, f"a run that is over is {seen.state}"
         return len(over) >= 40
 
-    eventually(look, every=0, what=lambda: f"only {len(over)} runs were seen between two runs")
+    # A busy machine restarts it once a second only, and not each time between two runs is seen.
+    eventually(look, within=120, every=0, what=lambda: f"only {len(over)} runs were seen between two runs")
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ class Hands:
         """Ask systemd for the unit; say why there cannot be one, nothing if there will be."""
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
-        reason += "; it was taken over" if claim.replaces else ""
+        is_taken_over = claim.replaces and claim.mod_revision == vm.mod_revision  # written together
+        reason += "; it was taken over" if is_taken_over else ""
         self.teller.say_once(vm.uuid, f"starting: {reason}")
         self.teller.will_start(vm, reason)
         try:
@@ -198,7 +199,11 @@ class Hands:
             spool.write_intent(uuid, invocation, event, reason, revision)
         except OSError as error:
             self.teller.say(uuid, f"its stop will be told as one by hand: {error}")
-        self.systemd.stop(unit.name(uuid))
+        try:
+            self.systemd.stop(unit.name(uuid))
+        except Refusal:
+            spool.remove_intent(uuid, invocation)  # the next stop may be somebody else's
+            raise
 
     def _set_status(self, uuid: str, entry: KeyValue | None, action: SetStatus) -> bool:
         if entry is None or entry.mod_revision != action.mod_revision:

@@ -9,12 +9,13 @@ Hints say "look again"; what is true is read back from etcd and systemd. If one 
 concluded and nothing is done: VMs run on, systemd restarts those that crash.
 """
 
+import importlib.metadata
 import logging
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from uncloud_host import machine, news, supplies, systemd
+from uncloud_host import machine, news, spool, supplies, systemd
 from uncloud_host.act import Hands
 from uncloud_host.channels import channels
 from uncloud_host.claims import Claims
@@ -23,6 +24,7 @@ from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
 from uncloud_host.etcd import Connection, EtcdError
 from uncloud_host.exporting import Exporter
+from uncloud_host.facts import Observed
 from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
 from uncloud_host.observe import Units
 from uncloud_host.presence import Presence
@@ -89,12 +91,14 @@ class Agent:
         self._exporter = Exporter(
             self._teller.counts, self._units, self._trust, self._spool, self._channels, self._threads
         )
-        presence = Presence(self._connection, config.prefix, self._me)
+        version = importlib.metadata.version("uncloud-host")
+        presence = Presence(self._connection, config.prefix, self._me, version)
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._reconciler = Reconciler(self._hands, self._ends, self._trust, self._standing)
         self._sweeper = Sweeper(self._systemd)
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
+        self._untold: dict[str, tuple[Observed, Observed]] = {}  # units, and nobody has been told
         self._unfinished: set[str] = set()  # to be looked at again: something went wrong on the way
 
     def run(self) -> str:
@@ -137,25 +141,36 @@ class Agent:
     def _pass(self, messages: Sequence[Message], *, everything: bool) -> None:
         names, uuids = self._take(messages)
         self._unfinished |= uuids
-        changed = self._units.look(names)
+        self._note(self._units.look(names))
         self._hands.given.clear()
         self._standing.check_name(self._units.observed)
-        self._unfinished |= changed.keys()
-        for uuid, (old, new) in changed.items():
-            is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
-            if is_gone and not self._systemd.is_stopping():
-                self._ends.stopped_between(uuid, old.invocation)
-        # A run's record is on disk before its unit changes its state: so the units are read first.
-        self._unfinished |= self._ends.tell(changed)
-        for uuid, (_, new) in changed.items():
-            self._teller.began(uuid, new)
-            if new.state == State.RUNNING:
-                self._recordings.follow(uuid, new.invocation)
+        self._unfinished |= self._untold.keys()
+        self._tell()
         if self._trust.in_step:
             self._reconcile(everything=everything)
         self._teller.end_pass()
         if everything:
             self._sweeper.sweep()
+
+    def _note(self, changed: Mapping[str, tuple[Observed, Observed]]) -> None:
+        """Remember how units were and are, also if an error cuts this pass short."""
+        for uuid, (old, new) in changed.items():
+            self._untold[uuid] = (self._untold.get(uuid, (old, new))[0], new)
+
+    def _tell(self) -> None:
+        """Tell what units that have changed say of runs."""
+        for uuid, (old, new) in self._untold.items():
+            is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
+            if is_gone and not self._systemd.is_stopping():
+                self._ends.stopped_between(uuid, old.invocation)
+        # A run's record is on disk before its unit changes its state: so the units are read first.
+        self._unfinished |= self._ends.tell(self._untold)
+        for uuid, (_, new) in self._untold.items():
+            self._teller.began(uuid, new)
+            if new.state == State.RUNNING:
+                spool.remove_intent(uuid, new.invocation)  # of an agent that died before it asked for the stop
+                self._recordings.follow(uuid, new.invocation)
+        self._untold.clear()
 
     def _reconcile(self, *, everything: bool) -> None:
         """Make the VMs that may have changed what they should be, or all."""
@@ -229,6 +244,7 @@ class Agent:
         if time.monotonic() >= self._life:
             systemd.notify(watchdog=1)
             self._life = time.monotonic() + ALIVE
+            self._standing.stay()
             self._standing.tell_of_etcd()
             self._runs.stay_awake()
 

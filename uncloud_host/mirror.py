@@ -92,6 +92,7 @@ class Mirror:
                 self._session()
             except _Relist as why:
                 logger.warning("listing %s again: %s", self._prefix, why)
+                self._known = self.position or self._known  # an older backup may be restored before we can list
                 self._position = None
                 self._regressed |= why.regressed
             except WatchError as error:

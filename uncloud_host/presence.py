@@ -1,6 +1,5 @@
 """Show in etcd that this host is alive, and notice another machine that says it is this host."""
 
-import importlib.metadata
 import json
 import os
 from datetime import UTC, datetime
@@ -15,10 +14,9 @@ LEASE = 60  # seconds; shown again with every full pass
 class Presence:
     """The key /host/NAME. Two machines with one name overwrite each other's, and so both find out."""
 
-    def __init__(self, connection: Connection, prefix: str, me: Me) -> None:
-        self._etcd, self._me = connection, me
+    def __init__(self, connection: Connection, prefix: str, me: Me, version: str) -> None:
+        self._etcd, self._me, self._version = connection, me, version
         self._key = f"{prefix}/host/{me.host}"
-        self._version = importlib.metadata.version("uncloud-host")  # read from a file each time
         self._since = stamp(datetime.now(UTC))
         self._lease = 0
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -44,6 +42,11 @@ class Presence:
             self._etcd.txn([unchanged], [Put(self._key, value, lease)])
         self._lease = lease  # now: until then the key may be one of an earlier boot of ours
         return self._other(found.value, is_new=is_new) if found else ""
+
+    def stay(self) -> None:
+        """Renew it without a look at the others; what has expired stays so until it is shown again."""
+        if self._lease:
+            self._etcd.renew(self._lease)
 
     def _other(self, value: bytes, *, is_new: bool) -> str:
         machine_id, boot_id = _who(value)

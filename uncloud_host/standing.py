@@ -3,17 +3,19 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from uncloud_host.etcd import EtcdError
 from uncloud_host.events import Name, stamp
 from uncloud_host.facts import Me, Observed
-from uncloud_host.presence import Presence
+from uncloud_host.presence import LEASE, Presence
 from uncloud_host.telling import Teller
 from uncloud_host.trust import Trust
 
 logger = logging.getLogger(__name__)
 
+STAY = LEASE / 2  # seconds after which our sign of life is renewed in the middle of a pass
 ALONE = 180.0  # seconds without a sign of another machine with our name; what is read may be what we wrote ourselves
 
 
@@ -28,6 +30,7 @@ class Standing:
         self._me, self._presence, self._trust, self._teller = me, presence, trust, teller
         self._double = self._lost = ""  # since when another machine has our name, and since when etcd is away, if told
         self._seen = time.monotonic()  # when the other machine was last seen, or might have been
+        self._shown = time.monotonic()
         self._problem = ""  # said last
 
     @property
@@ -46,6 +49,7 @@ class Standing:
 
     def show(self, vms: int) -> None:
         """Show that we are alive, and notice another machine with our name."""
+        self._shown = time.monotonic()
         try:
             other = self._presence.show(vms)
         except EtcdError as error:
@@ -64,6 +68,13 @@ class Standing:
         elif time.monotonic() - self._seen >= ALONE:
             self._teller.resolved("duplicate-host", "", "no other machine has its name any more")
             self._double = ""
+
+    def stay(self) -> None:
+        """Go on to show that we are alive: on a slow etcd a pass over a thousand VMs takes longer than a lease."""
+        if self._trust.in_step and time.monotonic() - self._shown >= STAY:
+            self._shown = time.monotonic()
+            with suppress(EtcdError):  # the pass itself will tell
+                self._presence.stay()
 
     def tell_of_etcd(self) -> None:
         """Tell people that etcd is away for long, and that it is back."""

@@ -110,8 +110,9 @@ class Store:
         new = Claim(vm.uuid, me.host, me.machine_id, me.boot_id, uuids.uuid4().hex, vm.create_revision, since)
         key, entry = self.claims + vm.uuid, self.vms + vm.uuid
         unchanged = Compare(entry, mod_revision=vm.mod_revision)
-        put = Put(key, _claim_value(new))
-        result = self._etcd.txn([unchanged, Compare(key, create_revision=0)], [put], [entry, key])
+        result = self._etcd.txn(
+            [unchanged, Compare(key, create_revision=0)], [Put(key, _claim_value(new))], [entry, key]
+        )
         if result.succeeded:
             return dataclasses.replace(new, mod_revision=result.revision)
         found, held = result.entries
@@ -124,7 +125,10 @@ class Store:
             return old
         if old.held is not None and old.boot_id == me.boot_id and not is_newer(vm, old):
             raise Refused("it is held", old)
-        # Ours, but of an earlier boot of this host, of an earlier entry with this uuid, or held until now.
+        # Ours, but of an earlier boot of this host, of an earlier entry with this uuid, or held until now. Whom it
+        # replaces may still be away, and has to hear it.
+        new = dataclasses.replace(new, replaces=old.replaces)
+        put = Put(key, _claim_value(new))
         result = self._etcd.txn([unchanged, Compare(key, mod_revision=held.mod_revision)], [put])
         if not result.succeeded:
             raise Refused("its entry or its claim has just changed")

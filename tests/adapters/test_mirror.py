@@ -1,5 +1,6 @@
 """The mirror against a real etcd that is killed, frozen, compacted and wiped."""
 
+import logging
 import random
 import threading
 import time
@@ -193,6 +194,35 @@ def test_history_compacted_while_away_means_a_new_list(follow, put, etcd):
     assert synced.relisted
     assert not synced.regressed
     assert set(it.values()) == {PREFIX + "new"}
+
+
+class Disaster(logging.Handler):
+    """What happens between the word that a list is needed and the list."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("listing "):
+            self.happens()
+
+
+def test_a_wipe_between_compacted_history_and_the_new_list_is_told_as_regressed(follow, put, etcd):
+    for number in range(5):
+        put(str(number))
+    it = follow()
+    in_step(it)
+    disaster = Disaster(etcd.wipe)
+    logging.getLogger("uncloud_host.mirror").addHandler(disaster)
+    try:
+        with etcd.hidden() as hidden:
+            for name in "ab":
+                hidden.txn([], [Put(PREFIX + name, MINE)])
+            etcd.compact()
+        assert in_step(it, 2).regressed
+    finally:
+        logging.getLogger("uncloud_host.mirror").removeHandler(disaster)
 
 
 def test_compacted_history_of_hints_only_means_to_look_at_everything(follow, put, etcd, caplog):

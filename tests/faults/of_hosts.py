@@ -14,7 +14,11 @@ from system.world import World
 
 BOOT = 150  # seconds: a host is up when its agent has seen etcd, and that may be away meanwhile
 AGENT = "pid=$(systemctl show -P MainPID uncloud-host); [ $pid != 0 ] && "
-RUN_FULL = "mount -o remount,size=$(($(df --output=used /run | tail -1) + 4))k /run"
+# Again if somebody has filled the rest meanwhile; what still fails after that is shown.
+RUN_FULL = (
+    'full() { mount -o "remount,size=$(($(df --output=used /run | tail -1) + 4))k" /run; }; '
+    "for _ in $(seq 50); do full 2>/dev/null && exit; done; full"
+)
 
 
 @contextmanager

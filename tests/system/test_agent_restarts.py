@@ -1,5 +1,7 @@
 """The agent may be away or die at any moment: VMs run on, and when it is back it makes right what is not."""
 
+import json
+
 import pytest
 
 from system.world import World
@@ -52,6 +54,21 @@ def test_a_stop_by_hand_while_it_was_away_is_honoured(world: World) -> None:
     stop_agent(world)
     world.host.run("systemctl", "stop", f"vm-{uuid}")
     start_agent(world)
+    assert world.wait_status(uuid, "STOP")["status_reason"].startswith("stopped by hand")
+    world.wait_events(uuid, "started", "stopped-by-hand")
+
+
+def test_a_stop_that_a_dead_agent_did_not_get_to_ask_for(world: World) -> None:
+    """It had said that the stop would be its own; then TO_START was written, and somebody stops it by hand."""
+    uuid = world.vm()
+    stop_agent(world)
+    invocation = world.show(uuid, "InvocationID")["InvocationID"]
+    intent = {"invocation": invocation, "event": "stopped", "why": "its status is TO_STOP", "revision": 1}
+    world.host.push(json.dumps(intent).encode(), f"/run/uncloud-host/intents/{uuid}")
+    world.ask(uuid, status="TO_START")
+    start_agent(world)
+    world.wait_status(uuid, "RUNNING")
+    world.host.run("systemctl", "stop", f"vm-{uuid}")
     assert world.wait_status(uuid, "STOP")["status_reason"].startswith("stopped by hand")
     world.wait_events(uuid, "started", "stopped-by-hand")
 

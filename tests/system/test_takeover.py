@@ -100,14 +100,18 @@ def test_after_a_power_failure(cluster: Cluster, here: World, there: World) -> N
 def test_a_host_that_was_only_cut_off_stops_its_vms_when_it_is_back(
     cluster: Cluster, here: World, there: World
 ) -> None:
-    """Somebody has said that it is off, and it was not: until its cable is in again the VM runs twice."""
+    """Somebody has said that it is off, and it was not: until its cable is in again the VM runs twice. A reboot of the
+    new host meanwhile makes no difference."""
     uuid, other = cluster.vm(here), cluster.vm(here)
     here.host.cut()
     there.etcd.run("etcdctl", "del", f"/v1/host/{here.name}")  # as its lease does after a minute
     assert takeover(there, uuid, "--host-is-off").returncode == 0
     eventually(lambda: len(there.qemus(uuid)) == 1, what="it runs on the other host")
-    (pid,) = there.qemus(uuid)
     assert len(here.qemus(uuid)) == 1
+    there.host.crash()
+    cluster.boot(there)
+    eventually(lambda: len(there.qemus(uuid)) == 1, what="it runs there again")
+    (pid,) = there.qemus(uuid)
     here.host.heal()
     cluster.wait_runs(uuid, there)
     eventually(lambda: here.records(uuid)[-1]["event"] == "stopped", what=lambda: str(here.records(uuid)))

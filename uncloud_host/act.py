@@ -20,6 +20,7 @@ from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM, Status
 from uncloud_host.observe import Units
+from uncloud_host.patience import Patience
 from uncloud_host.store import Refused, Store
 from uncloud_host.systemd import Refusal, Systemd, UnitExists
 from uncloud_host.telling import Teller
@@ -53,6 +54,7 @@ class Hands:
     teller: Teller
     witness: Witness
     given: Given = field(default_factory=Given)
+    patience: Patience = field(default_factory=Patience)
 
     def do(self, uuid: str, entry: KeyValue | None, action: Action) -> bool:
         """Do one action about a VM; False if its entry or claim has changed since, and nothing was done.
@@ -94,7 +96,7 @@ class Hands:
         if taken := conflict(vm, self._before(vm)):
             return self._fail(vm, entry, taken)
         try:
-            needs.check(vm, self.config)
+            needs.check(vm, self.config, self.patience)
             witness.prepare(vm, self.config.ceph)
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
         except needs.Missing as problem:

@@ -13,6 +13,7 @@ from uncloud_host import drives, qemu
 from uncloud_host.config import Config
 from uncloud_host.devices import SECRETS, Nic
 from uncloud_host.models import IDE_DISKS, VM
+from uncloud_host.patience import Patience, Silence
 
 QCOW2 = b"QFI\xfb"
 BACKING, FEATURES, VERSION = slice(8, 16), slice(72, 80), slice(4, 8)  # of qcow2's header, big-endian
@@ -25,7 +26,7 @@ class Missing(Exception):
     """The machine lacks what a VM needs; the message is one line that names the entry's field."""
 
 
-def check(vm: VM, config: Config) -> None:
+def check(vm: VM, config: Config, patience: Patience) -> None:
     """Look whether everything is there and may be used. Raises Missing.
 
     PID 1 opens the images as root, so a path must be safe from everybody else: below one of the directories for
@@ -33,7 +34,7 @@ def check(vm: VM, config: Config) -> None:
     """
     try:
         _check_hardware(vm)
-        _check_images(vm, config)
+        _look_at_images(vm, config, patience)
         _check_ide(vm, config)
         for index, nic in enumerate(vm.entry.nics):
             _check_bridge(f"nics[{index}]", nic, config)
@@ -63,6 +64,15 @@ def _known(option: str, _version: int) -> frozenset[str]:
     if done.returncode or not known:  # in the middle of an upgrade; not to be remembered
         raise Missing(f"QEMU does not say what it knows: {qemu.BINARY} {option} help: exit status {done.returncode}")
     return known
+
+
+def _look_at_images(vm: VM, config: Config, patience: Patience) -> None:
+    paths = dict(_images(vm))
+    where = [known for known in config.image_dirs if any(path.startswith(f"{known}/") for path in paths.values())]
+    try:
+        patience.look(where, lambda: _check_images(vm, config))
+    except Silence as silence:
+        raise Missing(f"{', '.join(paths)}: no answer from the file system of {silence}") from None
 
 
 def _check_images(vm: VM, config: Config) -> None:

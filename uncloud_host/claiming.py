@@ -39,6 +39,12 @@ def asks_to_run(desired: Desired, me: Me) -> bool:
     return isinstance(desired, VM) and desired.entry.host == me.host and desired.entry.status in SHOULD_RUN
 
 
+def to_give_up(claim: Claim | None, me: Me, wait: str) -> Claim | None:
+    """Return a claim if it is ours to release. While this host waits, because another machine says that it is this one,
+    a claim of another boot may be that machine's."""
+    return claim if claim and (claim.is_of_boot(me) if wait else claim.is_of(me)) else None
+
+
 def _asks_to_restart(desired: Desired) -> bool:
     return isinstance(desired, VM) and desired.entry.status == Status.TO_RESTART
 

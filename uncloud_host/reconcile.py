@@ -72,16 +72,16 @@ def plan(
     `retry`: the slow retry of a FAILED one is due; `doubt`: what etcd says of it is not believed; `wait`: why this host
     starts nothing.
     """
-    mine = claim if claim and claim.is_of(me) else None
     if observed.state != State.ABSENT:
         if observed.evidence is None:
             return list(_foreign(desired, me))
-        if claim and not mine and claim.replaces == observed.evidence.claim:
+        if claim and not claim.is_of(me) and claim.replaces == observed.evidence.claim:
             return list(_stopped(desired.uuid, observed, None, f"it was taken over by {claim.host}"))
         doubt = doubt or _second_witness(desired, observed, claim)
         actions = claiming.secured(desired, observed, claim, me, doubt, now=now)
         if actions is not None:
             return actions
+    mine = claiming.to_give_up(claim, me, wait)
     match desired:
         case Invalid():
             return list(_invalid(desired))
@@ -89,7 +89,7 @@ def plan(
             return list(_stopped(desired.uuid, observed, mine, "its entry was deleted"))
     if asks_to_run(desired, me):
         return list(_should_run(desired, observed, claim, me, now=now, retry=retry, wait=wait))
-    return list(_should_not_run(desired, observed, claim, me))
+    return list(_should_not_run(desired, observed, claim, mine, me))
 
 
 def _second_witness(desired: Desired, observed: Observed, claim: Claim | None) -> Doubt | None:
@@ -100,8 +100,9 @@ def _second_witness(desired: Desired, observed: Observed, claim: Claim | None) -
     return Doubt("its entry is older than its run, as if restored from a backup", everything=True) if is_older else None
 
 
-def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, me: Me) -> Iterator[Action]:
-    mine = claim if claim and claim.is_of(me) else None
+def _should_not_run(
+    vm: VM, observed: Observed, claim: Claim | None, mine: Claim | None, me: Me
+) -> Iterator[Action]:
     if vm.entry.host != me.host:
         text = f"the entry's host is {vm.entry.host} now"
         yield from _stopped(vm.uuid, observed, mine, text, Name.MOVED)

@@ -354,6 +354,14 @@ def test_while_the_host_must_wait_nothing_starts_and_everything_else_goes_on() -
         assert short(plan(vm(status), unit(state), claim, ME, now=50, wait="why")) == waiting
 
 
+def test_while_the_host_must_wait_a_claim_of_another_boot_is_not_given_up() -> None:
+    """A clone of this machine may have it, and run the VM."""
+    old = dataclasses.replace(MINE, boot_id="b0")
+    for entry, actions in ((vm("TO_STOP"), ["release", "STOP"]), (vm("STOP"), ["release"]), (Gone(UUID), ["release"])):
+        assert short(plan(entry, ABSENT, old, ME, now=0)) == actions
+        assert short(plan(entry, ABSENT, old, ME, now=0, wait="why")) == []
+
+
 def test_a_guest_that_powered_off_before_running_was_written_stays_off() -> None:
     """An installer, and etcd was away: it was started once more."""
     for status in (None, "TO_START", "FAILED"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from system.cluster import Cluster
-from system.world import World
+from system.world import IMAGES, World
 from waiting import eventually
 
 
@@ -84,6 +84,8 @@ def test_a_clone_does_not_take_the_vms_of_the_other_for_its_own(cluster: Cluster
 def test_a_clone_with_the_same_name_starts_nothing_once_it_has_noticed(cluster: Cluster) -> None:
     first, second = cluster.worlds
     clone(cluster, first, second)
+    runs = cluster.vm(first)
+    second.host.run("rm", f"{IMAGES}/{runs}.img")  # in its first pass it knows nothing of the other one
     second.configure(UNCLOUD_HOST_NAME=first.name)
     second.host.run("systemctl", "restart", "uncloud-host")
     for world in cluster.worlds:
@@ -92,3 +94,12 @@ def test_a_clone_with_the_same_name_starts_nothing_once_it_has_noticed(cluster: 
     for world in cluster.worlds:
         world.wait_journal(new, "not starting: another machine is also called vmhost1")
     assert [world.qemus(new) for world in cluster.worlds] == [[], []]
+
+    first.host.run("systemctl", "stop", "uncloud-host")
+    claim = first.claim(runs)
+    first.ask(runs, status="TO_STOP")
+    later = cluster.new(first)
+    second.wait_journal(later, "not starting: another machine is also called vmhost1")
+    assert (first.entry(runs)["status"], first.claim(runs)) == ("TO_STOP", claim), "the clone knows of no such VM"
+    first.host.run("systemctl", "start", "uncloud-host")
+    first.wait_status(runs, "STOP")

@@ -100,9 +100,7 @@ def _second_witness(desired: Desired, observed: Observed, claim: Claim | None) -
     return Doubt("its entry is older than its run, as if restored from a backup", everything=True) if is_older else None
 
 
-def _should_not_run(
-    vm: VM, observed: Observed, claim: Claim | None, mine: Claim | None, me: Me
-) -> Iterator[Action]:
+def _should_not_run(vm: VM, observed: Observed, claim: Claim | None, mine: Claim | None, me: Me) -> Iterator[Action]:
     if vm.entry.host != me.host:
         text = f"the entry's host is {vm.entry.host} now"
         yield from _stopped(vm.uuid, observed, mine, text, Name.MOVED)

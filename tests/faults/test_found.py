@@ -197,6 +197,24 @@ def test_a_guest_whose_watchdog_barks_all_the_time_pushes_no_other_record_out(wo
     world.wait_events(uuid, "started", "watchdog", "disk-error")
 
 
+def test_a_guest_that_has_qemu_say_things_without_end_does_not_fill_run(world: World) -> None:
+    """As one can that ejects its memory again and again; the agent reads what comes, and gives the memory back."""
+    uuid = world.vm()
+    record = f"/run/uncloud-vm/{uuid}/events.json"
+    line = said("ACPI_DEVICE_OST", time.time(), info={"slot": "0", "source": 1, "status": 0})
+    flood = f"for _ in $(seq 30); do yes '{line.strip()}' | head -c 1048576; echo; done >> {record}"
+    world.shell(flood)
+    blocks = f"stat -c '%b * %B / 1048576' {record}"
+    eventually(lambda: int(world.shell(f"echo $(($({blocks})))")) < 12, what=lambda: world.shell(f"{blocks}"))
+    world.host.run("sh", "-c", f"cat >> {record}", input=said("WATCHDOG", time.time(), action="reset"))
+    world.wait_events(uuid, "started", "watchdog")
+    world.host.run("systemctl", "restart", "uncloud-host")
+    world.wait_ready()
+    disk = {"node-name": "disk0", "operation": "write", "action": "stop", "nospace": True}
+    world.host.run("sh", "-c", f"cat >> {record}", input=said("BLOCK_IO_ERROR", time.time(), **disk))
+    world.wait_events(uuid, "started", "watchdog", "disk-error")
+
+
 def said(name: str, when: float, **about: object) -> str:
     """What QEMU says of an event."""
     at = {"seconds": int(when), "microseconds": 0}

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "supplies:tidy": "the same",
     "supplies:_replace": "written whole or not at all, before each start",
     "supplies:_write": "the same",
+    "trimming:trim": "only what has been read is given back; more is when as much again has come",
     "taps:_remove": "what is left is found at the next full pass",
     "attaching:_start": "a person's command; the relay holds nothing that anybody needs later",
     "attaching:_show_last": "journalctl only reads",

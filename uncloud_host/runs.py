@@ -47,7 +47,9 @@ class Runs:
         self._files, self._told, self._awake = directory / "runs", directory / "told/runtime", directory / "awake"
         for made in (self._files, self._told, self._awake):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._runs = {run.invocation: run for path in sorted(self._files.glob("*.json")) if (run := _read(path))}
+        kept = [run for path in sorted(self._files.glob("*.json")) if (run := _read(path))]
+        # One that is open and another host's: this is a copy of that installation, and it may go on there.
+        self._runs = {run.invocation: run for run in kept if run.stopped is not None or run.host == me.host}
         self._unkept: set[str] = set()  # the disk is full
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet

@@ -14,11 +14,15 @@ BOOTED = 5000.0
 
 
 def agent(
-    directory: Path, boot_id: str = BOOT, last_entry: tuple[str, float] = ("", 0.0), left: Sequence[End] = ()
+    directory: Path,
+    boot_id: str = BOOT,
+    last_entry: tuple[str, float] = ("", 0.0),
+    left: Sequence[End] = (),
+    host: str = "vmhost1",
 ) -> Runs:
     """The next one. The journal knows of the last entry of every other boot, and of ends there."""
     boots = Boots(lambda: BOOTED, lambda _boot: last_entry, lambda _boot, _since: list(left))
-    return Runs(Me("vmhost1", "m1", boot_id), boots, directory=directory)
+    return Runs(Me(host, "m1", boot_id), boots, directory=directory)
 
 
 def running(invocation: str, since: float = 1000.0) -> Observed:
@@ -100,6 +104,15 @@ def test_the_next_agent_knows_what_runs(tmp_path: Path) -> None:
     assert agent(tmp_path, OLD).here() == {}
     assert agent(tmp_path).name("i1") == "web-1"
     assert [run.invocation for run in agent(tmp_path).pending()] == ["i1", "i2", "i3"]
+
+
+def test_a_copy_of_an_installation_ends_no_run_that_goes_on_in_the_original(tmp_path: Path) -> None:
+    runs = agent(tmp_path, OLD)
+    for invocation in ("i1", "i2"):
+        runs.began(UUID, running(invocation))
+    over(runs, killed("i1"))
+    copy = agent(tmp_path, host="vmhost2")
+    assert ([run.invocation for run in copy.pending()], copy.lost()) == (["i1"], [])
 
 
 def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:

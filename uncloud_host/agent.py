@@ -42,7 +42,7 @@ from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
 from uncloud_host.troubles import Troubles
 from uncloud_host.trust import Trust
-from uncloud_host.unit import State
+from uncloud_host.unit import SLICE, State
 from uncloud_host.unrecorded import Unrecorded
 from uncloud_host.witness import Witness
 
@@ -162,7 +162,7 @@ class Agent:
         for uuid, (old, new) in self._untold.items():
             is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
             if is_gone and not self._systemd.is_stopping():
-                self._ends.stopped_between(uuid, old.invocation)
+                self._ends.stopped_between(uuid, old.invocation, with_all=self._systemd.stops(SLICE))
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell(self._untold)
         for uuid, (_, new) in self._untold.items():

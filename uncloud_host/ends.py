@@ -20,7 +20,7 @@ from uncloud_host.facts import Observed
 from uncloud_host.observe import ABSENT
 from uncloud_host.spool import Spool
 from uncloud_host.telling import Teller
-from uncloud_host.unit import State
+from uncloud_host.unit import SLICE, State
 from uncloud_host.unrecorded import Unrecorded
 
 logger = logging.getLogger(__name__)
@@ -103,12 +103,16 @@ class Ends:
         """Ask the journal about a unit that is gone although systemd should have restarted it, while nobody looked."""
         is_gone = self._hands.units.get(end.vm).state == State.ABSENT
         if end.by == "itself" and not end.is_after and is_gone and journal.was_stopped(end.vm, end.invocation):
-            self.stopped_between(end.vm, end.invocation)
+            self.stopped_between(end.vm, end.invocation, with_all=False)
 
-    def stopped_between(self, uuid: str, invocation: str) -> None:
-        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then."""
+    def stopped_between(self, uuid: str, invocation: str, *, with_all: bool) -> None:
+        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then.
+
+        with_all: as one of all VMs of this host.
+        """
         if not spool.read_intent(uuid, invocation):
-            end = End(uuid, invocation, "operator", result="success", ended=time.time(), is_after=True)
+            by, why = ("many", f"{SLICE}, all VMs of this host") if with_all else ("operator", "")
+            end = End(uuid, invocation, by, why=why, result="success", ended=time.time(), is_after=True)
             with suppress(OSError):
                 spool.write_end(end)
 

@@ -162,6 +162,13 @@ class Systemd:
         state: bytes = self._property(_MANAGER[0], b"Manager", b"s", b"SystemState")
         return state == b"stopping"
 
+    def stops(self, name: str) -> bool:
+        """Tell whether a unit is not there any more or on its way: the stop of a slice waits for all that is in it."""
+        path = path_encode(_UNITS, name.encode())
+        active: bytes = self._property(path, b"Unit", b"s", b"ActiveState")
+        job: tuple[int, bytes] = self._property(path, b"Unit", b"(uo)", b"Job")
+        return active != b"active" or job[0] != 0
+
     def booted(self) -> float:
         """Tell when this boot began, in seconds since 1970."""
         started: int = self._property(_MANAGER[0], b"Manager", b"t", b"UserspaceTimestamp")

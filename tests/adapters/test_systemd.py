@@ -57,6 +57,20 @@ def test_a_unit_is_started_seen_and_stopped(uuid: str) -> None:
     eventually(lambda: state(bus, uuid) == State.ABSENT)
 
 
+def test_a_slice_stops_from_its_job_on(uuid: str) -> None:
+    bus = Systemd()
+    deaf = ("/usr/bin/python3", "-c", "import signal; signal.signal(15, signal.SIG_IGN); print(0); signal.pause()")
+    bus.start(unit.name(uuid), properties(uuid, *deaf, Slice="deaf.slice"))
+    eventually(lambda: state(bus, uuid) == State.RUNNING)
+    assert not bus.stops("deaf.slice")
+    run("systemctl", "stop", "--no-block", "deaf.slice")
+    eventually(lambda: bus.stops("deaf.slice"))
+    assert state(bus, uuid) == State.STOPPING
+    eventually(lambda: state(bus, uuid) == State.FAILED)  # it was killed
+    eventually(lambda: run("systemctl", "list-jobs", "--no-legend") == "")
+    assert bus.stops("deaf.slice")
+
+
 def test_a_name_that_is_taken_is_told_apart(uuid: str) -> None:
     bus = Systemd()
     bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))

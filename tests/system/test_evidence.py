@@ -232,6 +232,20 @@ def test_a_stop_of_many_vms_at_once_is_held_to_the_last(new_world: Callable[...,
     assert [world.qemus(uuid) for uuid in vms] == [[]] * 5
 
 
+def test_one_that_waits_to_be_restarted_is_held_with_all_others(new_world: Callable[..., World]) -> None:
+    """No recorder runs for it: it had become STOP, as if it had been stopped alone."""
+    world = new_world()
+    crashes, runs = (world.vm() for _ in range(2))
+    for boots in (2, 3, 4):  # systemd waits longer each time
+        world.host.run("kill", "-9", str(world.pid(crashes)))
+        world.wait_boots(crashes, boots)
+    world.host.run("kill", "-9", str(world.pid(crashes)))
+    eventually(lambda: world.state(crashes) == "activating/auto-restart", what=lambda: world.state(crashes))
+    world.host.run("systemctl", "stop", "uncloud-vm.slice")
+    wait_held(world, crashes, runs)
+    assert {world.entry(uuid)["status"] for uuid in (crashes, runs)} == {"RUNNING"}
+
+
 @pytest.mark.parametrize("then", ["reboot", "confirm", "start"])
 def test_a_stop_of_all_vms_at_once_is_held(new_world: Callable[..., World], then: str) -> None:
     world = new_world()

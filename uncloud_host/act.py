@@ -20,7 +20,7 @@ from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Me
 from uncloud_host.models import VM, Status
 from uncloud_host.observe import Units
-from uncloud_host.patience import Patience
+from uncloud_host.patience import Patience, Silence
 from uncloud_host.store import Refused, Store
 from uncloud_host.systemd import Refusal, Systemd, UnitExists
 from uncloud_host.telling import Teller
@@ -101,6 +101,8 @@ class Hands:
             address = machine.vnc_address(vm, self.config.vnc_listen, self._vnc_addresses(vm.uuid))
         except needs.Missing as problem:
             return self._fail(vm, entry, str(problem))
+        except Silence as silence:
+            return self._wait(vm, entry, f"{reconcile.WAITS} the file system of {silence}, which does not answer")
         try:
             claim = self.claims.take(vm)
         except Refused as refusal:
@@ -141,6 +143,13 @@ class Hands:
         return ""
 
     def _limit(self, action: Limit) -> None:
+        try:
+            needs.check_images(action.vm, self.config, self.patience)  # PID 1 looks for the devices that they are on
+        except needs.Missing:
+            pass  # systemd says what it minds
+        except Silence as silence:
+            self.teller.say_once(action.vm.uuid, f"its limits wait for the file system of {silence}")
+            return
         vm, is_pending = action.vm, action.evidence.fingerprint != action.vm.entry.fingerprint()
         self.teller.say(vm.uuid, f"changing its limits: {action.reason}")
         changed = limits.properties(vm, self.config.choices.accel, is_pending=is_pending)
@@ -216,6 +225,7 @@ class Hands:
         except (ValueError, RecursionError):
             return True  # no JSON object: never written to; the log says it
         if written and action.status == Status.RUNNING:
+            spool.remove_intent(uuid, self.units.get(uuid).invocation)  # of a stop that did not come about
             self.teller.counts.step(uuid, Step.WRITTEN, time.time())
         if written and action.status:
             self.teller.say(uuid, f"status {action.status}: {action.reason}")

@@ -42,7 +42,7 @@ from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
 from uncloud_host.troubles import Troubles
 from uncloud_host.trust import Trust
-from uncloud_host.unit import SLICE, State
+from uncloud_host.unit import State
 from uncloud_host.unrecorded import Unrecorded
 from uncloud_host.witness import Witness
 
@@ -155,20 +155,23 @@ class Agent:
     def _note(self, changed: Mapping[str, tuple[Observed, Observed]]) -> None:
         """Remember how units were and are, also if an error cuts this pass short."""
         for uuid, (old, new) in changed.items():
-            self._untold[uuid] = (self._untold.get(uuid, (old, new))[0], new)
+            first, _ = self._untold.get(uuid, (old, new))
+            is_between = old.state == State.RESTARTING and old.invocation == first.invocation
+            self._untold[uuid] = (old if is_between else first, new)
 
     def _tell(self) -> None:
         """Tell what units that have changed say of runs."""
         for uuid, (old, new) in self._untold.items():
             is_gone = old.evidence and old.state == State.RESTARTING and new.state == State.ABSENT
             if is_gone and not self._systemd.is_stopping():
-                self._ends.stopped_between(uuid, old.invocation, with_all=self._systemd.stops(SLICE))
+                self._ends.stopped_between(uuid, old.invocation)
         # A run's record is on disk before its unit changes its state: so the units are read first.
         self._unfinished |= self._ends.tell(self._untold)
-        for uuid, (_, new) in self._untold.items():
+        for uuid, (old, new) in self._untold.items():
             self._teller.began(uuid, new)
             if new.state == State.RUNNING:
-                spool.remove_intent(uuid, new.invocation)  # of an agent that died before it asked for the stop
+                if old.state == State.ABSENT:
+                    spool.remove_intent(uuid, new.invocation)  # of an agent that died before it asked for the stop
                 self._recordings.follow(uuid, new.invocation)
         self._untold.clear()
 

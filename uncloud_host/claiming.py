@@ -40,8 +40,8 @@ def asks_to_run(desired: Desired, me: Me) -> bool:
 
 
 def to_give_up(claim: Claim | None, me: Me, wait: str) -> Claim | None:
-    """Return a claim if it is ours to release. While this host waits, because another machine says that it is this one,
-    a claim of another boot may be that machine's."""
+    """Return a claim if it is ours to release. While this host waits, one of another boot may be that of a clone, which
+    says that it is this host, too."""
     return claim if claim and (claim.is_of_boot(me) if wait else claim.is_of(me)) else None
 
 

@@ -103,14 +103,13 @@ class Ends:
         """Ask the journal about a unit that is gone although systemd should have restarted it, while nobody looked."""
         is_gone = self._hands.units.get(end.vm).state == State.ABSENT
         if end.by == "itself" and not end.is_after and is_gone and journal.was_stopped(end.vm, end.invocation):
-            self.stopped_between(end.vm, end.invocation, with_all=False)
+            self.stopped_between(end.vm, end.invocation)
 
-    def stopped_between(self, uuid: str, invocation: str, *, with_all: bool) -> None:
-        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then.
-
-        with_all: as one of all VMs of this host.
-        """
+    def stopped_between(self, uuid: str, invocation: str) -> None:
+        """Record that somebody else stopped a unit which waited to be restarted: no recorder runs then. Raises
+        SystemdError."""
         if not spool.read_intent(uuid, invocation):
+            with_all = self._hands.systemd.stops(SLICE)
             by, why = ("many", f"{SLICE}, all VMs of this host") if with_all else ("operator", "")
             end = End(uuid, invocation, by, why=why, result="success", ended=time.time(), is_after=True)
             with suppress(OSError):

@@ -21,6 +21,11 @@ def short(uuid: str) -> str:
     return hashlib.sha256(uuid.encode()).hexdigest()[:12]
 
 
+def user(uuid: str) -> str:
+    """Name the user that a VM's QEMU is, made by systemd (DynamicUser=)."""
+    return f"vm-{short(uuid)}"
+
+
 def tap(uuid: str, index: int) -> str:
     """Name the tap of a nic: 14 of the 15 bytes that Linux allows."""
     return f"t{short(uuid)}{index}"

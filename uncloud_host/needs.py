@@ -5,15 +5,16 @@ import functools
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from uncloud_host import drives, qemu
 from uncloud_host.config import Config
 from uncloud_host.devices import SECRETS, Nic
 from uncloud_host.models import IDE_DISKS, VM
-from uncloud_host.patience import Patience, Silence
+from uncloud_host.patience import Patience
 
 QCOW2 = b"QFI\xfb"
 BACKING, FEATURES, VERSION = slice(8, 16), slice(72, 80), slice(4, 8)  # of qcow2's header, big-endian
@@ -27,14 +28,14 @@ class Missing(Exception):
 
 
 def check(vm: VM, config: Config, patience: Patience) -> None:
-    """Look whether everything is there and may be used. Raises Missing.
+    """Look whether everything is there and may be used. Raises Missing, and Silence if that cannot be known now.
 
     PID 1 opens the images as root, so a path must be safe from everybody else: below one of the directories for
     images, a regular file, with no symlink and nothing that others can write on the way.
     """
     try:
         _check_hardware(vm)
-        _look_at_images(vm, config, patience)
+        check_images(vm, config, patience)
         _check_ide(vm, config)
         for index, nic in enumerate(vm.entry.nics):
             _check_bridge(f"nics[{index}]", nic, config)
@@ -66,26 +67,22 @@ def _known(option: str, _version: int) -> frozenset[str]:
     return known
 
 
-def _look_at_images(vm: VM, config: Config, patience: Patience) -> None:
-    paths = dict(_images(vm))
-    where = [known for known in config.image_dirs if any(path.startswith(f"{known}/") for path in paths.values())]
-    try:
-        patience.look(where, lambda: _check_images(vm, config))
-    except Silence as silence:
-        raise Missing(f"{', '.join(paths)}: no answer from the file system of {silence}") from None
-
-
-def _check_images(vm: VM, config: Config) -> None:
-    for field, path in _images(vm):
-        if not any(path.startswith(f"{directory}/") for directory in config.image_dirs):
+def check_images(vm: VM, config: Config, patience: Patience) -> None:
+    """Look whether the files that an entry names may be used. Raises Missing and Silence."""
+    for field, path, problem in _images(vm):
+        above = [directory for directory in config.image_dirs if path.startswith(f"{directory}/")]
+        if not above:
             raise Missing(f"{field}: {path} is not below {' or '.join(config.image_dirs)}")
-        _be_safe(field, path)
-    for index, disk in enumerate(vm.entry.disks):
-        if disk.file and disk.format == "qcow2" and (problem := _qcow2_problem(disk.file)):
-            raise Missing(f"disks[{index}].file: {disk.file} {problem}")
-    for field, path in _kernels(vm):
-        if not Path(path).stat().st_mode & stat.S_IROTH:
-            raise Missing(f"{field}: QEMU's user cannot read {path}; chmod a+r")
+        patience.look(max(above, key=len), partial(_check_image, field, path, problem))
+
+
+def _check_image(field: str, path: str, problem: Callable[[str], str]) -> None:
+    try:
+        found = _unsafe(path) or problem(path)
+    except OSError as error:  # it was there a moment ago
+        found = f"{path}: {error.strerror}"
+    if found:
+        raise Missing(f"{field}: {found}")
 
 
 def _check_ide(vm: VM, config: Config) -> None:
@@ -95,17 +92,23 @@ def _check_ide(vm: VM, config: Config) -> None:
         raise Missing(f"disks: expected at most {IDE_DISKS['pc']} of bus ide or cdrom on machine {machine}")
 
 
-def _images(vm: VM) -> Iterator[tuple[str, str]]:
-    """List what an entry names, and the fields that name it."""
+def _images(vm: VM) -> Iterator[tuple[str, str, Callable[[str], str]]]:
+    """List the fields that name files, the files, and what else may be wrong with each."""
     for index, disk in enumerate(vm.entry.disks):
         if disk.file:
-            yield f"disks[{index}].file", disk.file
-    yield from _kernels(vm)
+            yield f"disks[{index}].file", disk.file, _qcow2_problem if disk.format == "qcow2" else _no_problem
+    for use, path in (("kernel", vm.entry.boot.kernel), ("initrd", vm.entry.boot.initrd)):
+        if path:
+            yield f"boot.{use}", path, _kernel_problem
 
 
-def _kernels(vm: VM) -> Iterator[tuple[str, str]]:
-    boot = vm.entry.boot
-    yield from ((f"boot.{use}", path) for use, path in (("kernel", boot.kernel), ("initrd", boot.initrd)) if path)
+def _no_problem(_path: str) -> str:
+    return ""
+
+
+def _kernel_problem(path: str) -> str:
+    is_readable = Path(path).stat().st_mode & stat.S_IROTH
+    return "" if is_readable else f"QEMU's user cannot read {path}; chmod a+r"
 
 
 def _check_bridge(field: str, nic: Nic, config: Config) -> None:
@@ -146,11 +149,13 @@ def _qcow2_problem(path: str) -> str:
     with Path(path).open("rb") as image:
         header = image.read(FEATURES.stop)
     if not header.startswith(QCOW2):
-        return "is no qcow2 image"
+        return f"{path} is no qcow2 image"
     if any(header[BACKING]):
-        return "has a backing file; make it complete with qemu-img convert"
+        return f"{path} has a backing file; make it complete with qemu-img convert"
     features = int.from_bytes(header[FEATURES]) if int.from_bytes(header[VERSION]) > 2 else 0  # noqa: PLR2004 - it says
-    return "has its data in another file; make it complete with qemu-img convert" if features & DATA_FILE else ""
+    if features & DATA_FILE:
+        return f"{path} has its data in another file; make it complete with qemu-img convert"
+    return ""
 
 
 def _be_safe(field: str, path: str) -> None:

@@ -3,13 +3,13 @@ back, and no signal but SIGKILL helps. So a thread touches it, and is left hangi
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 ENOUGH = 10.0  # seconds for a few files; a disk that is only busy takes less
 
 
 class Silence(Exception):
-    """No answer; the message names the directories that it was waited for."""
+    """No answer; the message is the directory that it was waited for."""
 
 
 class Patience:
@@ -18,18 +18,16 @@ class Patience:
     def __init__(self) -> None:
         self._hanging: dict[str, threading.Thread] = {}  # by directory
 
-    def look(self, directories: Collection[str], look: Callable[[], None]) -> None:
-        """Call `look`, which touches files below these directories. Raises Silence, and what `look` raises."""
-        hanging = [where for where in directories if where in self._hanging and self._hanging[where].is_alive()]
-        if hanging:
-            raise Silence(" or ".join(hanging))
+    def look(self, directory: str, look: Callable[[], None]) -> None:
+        """Call `look`, which touches a file below this directory. Raises Silence, and what `look` raises."""
         raised: list[Exception] = []
-        thread = threading.Thread(target=_look, args=[look, raised], name="files", daemon=True)
-        thread.start()
-        thread.join(ENOUGH)
-        if thread.is_alive():
-            self._hanging |= dict.fromkeys(directories, thread)
-            raise Silence(" or ".join(directories))
+        if not (directory in self._hanging and self._hanging[directory].is_alive()):
+            thread = threading.Thread(target=_look, args=[look, raised], name="files", daemon=True)
+            thread.start()
+            thread.join(ENOUGH)
+            self._hanging[directory] = thread
+        if self._hanging[directory].is_alive():
+            raise Silence(directory)
         if raised:
             raise raised[0]
 

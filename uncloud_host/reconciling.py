@@ -86,7 +86,7 @@ class Reconciler:
         if not all(self._do(uuid, entry, action, retry=retry) for action in actions):
             return
         self._trust.settled(uuid)
-        if not actions and entry and not wait:
+        if not actions and entry and not wait:  # else what is left undone is due when the wait is over
             self._quiet[uuid] = known
 
     def _do(self, uuid: str, entry: KeyValue | None, action: Action, *, retry: bool) -> bool:

@@ -19,7 +19,7 @@ from uncloud_host.trimming import trim
 
 FILE = b"events.json"
 LIMIT = 1 << 20  # bytes read at a time, and of a file that is there already
-MOST = 8 << 20  # bytes of a file that may be in memory before the host gets them back
+MOST = 16 << 20  # bytes of a file that may be in memory before the host gets them back
 _IN_MODIFY, _IN_CREATE, _IN_DELETE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x2, 0x100, 0x200, 0x4000, 0x8000
 _HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name
 
@@ -30,30 +30,22 @@ class _Recording:
     invocation: str
     file: int = -1
     rest: bytes = b""  # a line that is not complete yet
-    trimmed: int = 0  # bytes
+    trimmed: int = 0  # its size when the host last got something back
 
     def read(self) -> list[Sign]:
         """Read what has been added; not all of it if it is more than can be read."""
         if self.file < 0:
             self.file = _open(self.uuid)
-        if self.behind() > LIMIT:
+        if self.size() - (os.lseek(self.file, 0, os.SEEK_CUR) if self.file >= 0 else 0) > LIMIT:
             os.lseek(self.file, -LIMIT, os.SEEK_END)
+            self.rest = b""
         data = os.read(self.file, LIMIT) if self.file >= 0 else b""
         *lines, self.rest = (self.rest + data).split(b"\n")
         self.rest = self.rest[-LIMIT:]
         return signs(of_interest(lines))
 
-    def behind(self) -> int:
-        """Tell how many bytes have not been read."""
-        return os.fstat(self.file).st_size - os.lseek(self.file, 0, os.SEEK_CUR) if self.file >= 0 else 0
-
-    def surplus(self) -> int:
-        """Tell how many bytes from its beginning on are of no use, if they are many; its recorder reads the last."""
-        size = os.fstat(self.file).st_size if self.file >= 0 else 0
-        if size - self.trimmed < MOST:
-            return 0
-        self.trimmed = size
-        return size - LIMIT
+    def size(self) -> int:
+        return os.fstat(self.file).st_size if self.file >= 0 else 0
 
     def close(self) -> None:
         if self.file >= 0:
@@ -91,8 +83,13 @@ class Recordings:
             data = os.read(self._inotify, 1 << 16)
             with self._lock:
                 changed = set(self._changed(data))
-                for watch in self._recordings if -1 in changed else changed & self._recordings.keys():
+                watches = self._recordings if -1 in changed else changed & self._recordings.keys()
+                for watch in watches:
                     self._look(self._recordings[watch])
+                grown = [one for one in map(self._recordings.get, watches) if one and one.size() - one.trimmed >= MOST]
+            for recording in grown:  # its recorder reads the last LIMIT
+                recording.trimmed = recording.size()
+                trim(recording.uuid, FILE.decode(), recording.trimmed - LIMIT)
 
     def _changed(self, data: bytes) -> Iterator[int]:
         """List the watches whose file has changed; -1: any may have."""
@@ -115,8 +112,6 @@ class Recordings:
         with suppress(OSError):
             if found := recording.read():
                 self._told(recording.uuid, recording.invocation, found)
-            if surplus := recording.surplus():
-                trim(recording.uuid, FILE.decode(), surplus)
 
 
 def _open(uuid: str) -> int:

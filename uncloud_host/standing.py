@@ -15,7 +15,7 @@ from uncloud_host.trust import Trust
 
 logger = logging.getLogger(__name__)
 
-STAY = LEASE / 2  # seconds after which our sign of life is renewed in the middle of a pass
+STAY = LEASE / 3  # seconds after which our sign of life is renewed in the middle of a pass
 ALONE = 180.0  # seconds without a sign of another machine with our name; what is read may be what we wrote ourselves
 
 
@@ -72,9 +72,9 @@ class Standing:
     def stay(self) -> None:
         """Go on to show that we are alive: on a slow etcd a pass over a thousand VMs takes longer than a lease."""
         if self._trust.in_step and time.monotonic() - self._shown >= STAY:
-            self._shown = time.monotonic()
             with suppress(EtcdError):  # the pass itself will tell
                 self._presence.stay()
+                self._shown = time.monotonic()
 
     def tell_of_etcd(self) -> None:
         """Tell people that etcd is away for long, and that it is back."""

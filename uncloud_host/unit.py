@@ -222,7 +222,7 @@ def _streams(vm: VM) -> list[tuple[str, Value]]:
 def _user(vm: VM, choices: qemu.Choices) -> list[tuple[str, Value]]:
     return [
         ("DynamicUser", True),
-        ("User", f"vm-{names.short(vm.uuid)}"),
+        ("User", names.user(vm.uuid)),
         ("SupplementaryGroups", ["kvm"] * (choices.accel == "kvm")),
         ("RuntimeDirectory", [names.runtime_directory(vm.uuid).removeprefix("/run/")]),
         ("RuntimeDirectoryMode", 0o750),

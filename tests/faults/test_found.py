@@ -215,6 +215,21 @@ def test_a_guest_that_has_qemu_say_things_without_end_does_not_fill_run(world: W
     world.wait_events(uuid, "started", "watchdog", "disk-error")
 
 
+def test_a_recorder_that_has_become_a_link_costs_nobody_a_file(world: World) -> None:
+    """A guest that has broken out may replace the file in the moment before its memory is given back."""
+    uuid = world.vm()
+    record = f"/run/uncloud-vm/{uuid}/events.json"
+    trim = f'python3 -c \'from uncloud_host.trimming import trim; trim("{uuid}", "events.json", 4096)\''
+    over = f"systemctl show -P ActiveState uncloud-host-trim-{uuid}"
+    for target, kept in ((record, 0), ("/root/precious", 1), ("/dev/shm/precious", 1)):  # noqa: S108 - QEMU sees it
+        world.shell(f"yes precious | head -c 8192 > {target}; chmod a+r {target}; cp {target} /root/copy")
+        if target != record:
+            world.shell(f"ln -sf {target} {record}")
+        world.shell(trim)
+        eventually(lambda: world.shell(over) == "inactive\n", what=lambda: world.shell(over))
+        assert world.host.run("cmp", target, "/root/copy", check=False).returncode == 1 - kept
+
+
 def said(name: str, when: float, **about: object) -> str:
     """What QEMU says of an event."""
     at = {"seconds": int(when), "microseconds": 0}

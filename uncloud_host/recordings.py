@@ -88,8 +88,9 @@ class Recordings:
                     self._look(self._recordings[watch])
                 grown = [one for one in map(self._recordings.get, watches) if one and one.size() - one.trimmed >= MOST]
             for recording in grown:  # its recorder reads the last LIMIT
-                recording.trimmed = recording.size()
-                trim(recording.uuid, FILE.decode(), recording.trimmed - LIMIT)
+                size = recording.size()
+                if trim(recording.uuid, FILE.decode(), size - LIMIT):
+                    recording.trimmed = size
 
     def _changed(self, data: bytes) -> Iterator[int]:
         """List the watches whose file has changed; -1: any may have."""

@@ -13,8 +13,8 @@ from uncloud_host import names
 ANSWER = 10.0  # seconds for systemd to take the job; nobody waits for its end
 
 
-def trim(uuid: str, file: str, size: int) -> None:
-    """Give back the first `size` bytes; if that fails, there is a next time."""
+def trim(uuid: str, file: str, size: int) -> bool:
+    """Give back the first `size` bytes; False if that is not under way, perhaps because the time before still is."""
     directory = names.runtime_directory(uuid)
     words = [
         "systemd-run",
@@ -29,4 +29,6 @@ def trim(uuid: str, file: str, size: int) -> None:
     ]
     words += ["fallocate", "--punch-hole", f"--length={size}", f"{directory}/{file}"]
     with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(words, capture_output=True, timeout=ANSWER, check=False)  # noqa: S603 - our words
+        done = subprocess.run(words, capture_output=True, timeout=ANSWER, check=False)  # noqa: S603 - our words
+        return done.returncode == 0
+    return False

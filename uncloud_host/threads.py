@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from uncloud_host import systemd
+from uncloud_host import hints
 from uncloud_host.channels import Channel
 from uncloud_host.etcd import Position
 from uncloud_host.inbox import Inbox, Over, UnitChanged
@@ -48,7 +48,7 @@ class Threads:
         def connected() -> None:
             self.bus_connections += 1
 
-        systemd.watch(lambda name: self._inbox.put(UnitChanged(name)), self._is_over.is_set, connected)
+        hints.watch(lambda name: self._inbox.put(UnitChanged(name)), self._is_over.is_set, connected)
 
     def _thread(self, name: str, body: Callable[[], None]) -> None:
         def supervised() -> None:

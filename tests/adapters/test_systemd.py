@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from uncloud_host import systemd, unit
+from uncloud_host.hints import watch
 from uncloud_host.models import VM, parse
 from uncloud_host.observe import Units
 from uncloud_host.qemu import Choices
@@ -146,7 +147,7 @@ def test_state_and_invocation_are_of_one_run(uuid: str) -> None:
 def test_every_change_is_hinted_at(uuid: str, disturbance: str) -> None:
     hints: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     over = threading.Event()
-    thread = threading.Thread(target=systemd.watch, args=(hints.put, over.is_set))
+    thread = threading.Thread(target=watch, args=(hints.put, over.is_set))
     thread.start()
     try:
         assert hints.get(timeout=10) is None  # subscribed: look at everything

@@ -1,10 +1,13 @@
 """systemd as the adapter shows it: real units of a real PID 1."""
 
 import queue
+import re
+import signal
 import subprocess
 import threading
 import uuid as uuids
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,12 @@ def state(bus: Systemd, uuid: str) -> State:
     return {listed.name: listed.state for listed in bus.units()}.get(unit.name(uuid), State.ABSENT)
 
 
+def ignores_term(uuid: str) -> bool:
+    pid = run("systemctl", "show", f"vm-{uuid}", "-p", "MainPID", "--value").strip()
+    (ignored,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(ignored, 16) >> signal.SIGTERM - 1 & 1)
+
+
 def test_a_unit_is_started_seen_and_stopped(uuid: str) -> None:
     bus = Systemd()
     bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
@@ -60,9 +69,10 @@ def test_a_unit_is_started_seen_and_stopped(uuid: str) -> None:
 
 def test_a_slice_stops_from_its_job_on(uuid: str) -> None:
     bus = Systemd()
-    deaf = ("/usr/bin/python3", "-c", "import signal; signal.signal(15, signal.SIG_IGN); print(0); signal.pause()")
+    deaf = ("/usr/bin/python3", "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()")
     bus.start(unit.name(uuid), properties(uuid, *deaf, Slice="deaf.slice"))
     eventually(lambda: state(bus, uuid) == State.RUNNING)
+    eventually(lambda: ignores_term(uuid))
     assert not bus.stops("deaf.slice")
     run("systemctl", "stop", "--no-block", "deaf.slice")
     eventually(lambda: bus.stops("deaf.slice"))

@@ -19,6 +19,7 @@ from uncloud_host import machine, news, spool, supplies, systemd
 from uncloud_host.act import Hands
 from uncloud_host.channels import channels
 from uncloud_host.claims import Claims
+from uncloud_host.clock import Clock
 from uncloud_host.config import Config
 from uncloud_host.desired import Entries
 from uncloud_host.ends import Ends
@@ -96,6 +97,7 @@ class Agent:
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._reconciler = Reconciler(self._hands, self._ends, self._trust, self._standing)
         self._sweeper = Sweeper(self._systemd)
+        self._clock = Clock()
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._untold: dict[str, tuple[Observed, Observed]] = {}  # units, and nobody has been told
@@ -259,8 +261,10 @@ class Agent:
         self._witness.forget(others_than=known)
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
-        self._spool.forget(time.time(), running=self._units.observed.keys(), lasting=self._troubles.events)
-        supplies.tidy(known, time.time())
+        supplies.tidy(known)
+        if self._clock.is_steady(now := time.time(), time.monotonic()):
+            self._spool.forget(now, running=self._units.observed.keys(), lasting=self._troubles.events)
+            supplies.forget(known, now)
         self._teller.pass_on()
 
     def _report(self) -> None:

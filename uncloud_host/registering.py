@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uncloud_host import runtime, spool
 from uncloud_host.channels import Channel
+from uncloud_host.clock import Clock
 from uncloud_host.etcd import EtcdError
 from uncloud_host.facts import Me
 from uncloud_host.runs import Boots, Runs
@@ -22,6 +23,7 @@ class Register:
         self._store, self._host = store, me.host
         self._forgotten = directory / "runs/forgotten"
         self._asked = self._repeated = 0
+        self._clock = Clock()
         self.channel = Channel("runtime", self.write, EtcdError)
         self.runs = Runs(me, boots, self.channel.look, directory)
 
@@ -46,7 +48,7 @@ class Register:
     def _forget_old(self) -> None:
         """Once a day."""
         now = time.time()
-        if now < _age(self._forgotten) + DAY:
+        if not self._clock.is_steady(now, time.monotonic()) or now < _age(self._forgotten) + DAY:
             return
         with suppress(EtcdError):  # nobody waits for it
             self._store.forget_runs(self._host, runtime.too_old(datetime.fromtimestamp(now, UTC)))

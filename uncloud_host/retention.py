@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from uncloud_host.clock import Clock
 from uncloud_host.etcd import EtcdError
 from uncloud_host.store import Store
 
@@ -19,7 +20,8 @@ class Retention:
 
     def __init__(self, store: Store, host: str) -> None:
         self._store, self._host = store, host
-        self._due = 0.0
+        self._due = 0.0  # on time.monotonic's clock
+        self._clock = Clock()
 
     def log(self, records: Sequence[tuple[int, Mapping[str, object]]]) -> None:
         """Write records, as Store.log does. Raises EtcdError if they could not be written."""
@@ -33,11 +35,13 @@ class Retention:
 
     def _prune(self) -> None:
         """Delete what is too much, once an hour at most. What cannot be deleted now is deleted later."""
-        if time.time() < self._due:
+        now, uptime = time.time(), time.monotonic()
+        if uptime < self._due:
             return
-        self._due = time.time() + EVERY
+        self._due = uptime + EVERY
         try:
-            self._store.prune(self._host, before=oldest(time.time()), most=MOST)
+            before = oldest(now) if self._clock.is_steady(now, uptime) else 0
+            self._store.prune(self._host, before=before, most=MOST)
         except EtcdError as error:
             logger.info("%s; old records of the log are deleted later", error)
 

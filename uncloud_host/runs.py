@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncloud_host import journal, runtime, spool
+from uncloud_host.clock import Clock
 from uncloud_host.endings import End, has_run
 from uncloud_host.events import Event
 from uncloud_host.facts import Me, Observed
@@ -54,6 +55,7 @@ class Runs:
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
+        self._clock = Clock()
 
     def began(self, uuid: str, seen: Observed) -> None:
         """Open the record of what runs, with the start that its unit tells."""
@@ -187,7 +189,8 @@ class Runs:
         if now < self._forgot + spool.HOUR:
             return
         self._forgot = now
-        for mark in list(self._told.iterdir()):
+        is_steady = self._clock.is_steady(now, time.monotonic())
+        for mark in list(self._told.iterdir()) if is_steady else ():
             if mark.stat().st_mtime < now - spool.KEPT:
                 mark.unlink()
         boots = {_plain(boot_id) for boot_id in [self._me.boot_id, *(run.boot_id or "" for run in self._open())]}

@@ -45,12 +45,16 @@ def remove_seed(uuid: str) -> None:
             Path(drives.seed(uuid)).unlink()
 
 
-def tidy(known: Container[str], now: float) -> None:
-    """Remove what belongs to no VM that is `known` by its entry, unit or claim. `now` in seconds since 1970."""
+def tidy(known: Container[str]) -> None:
+    """Remove the seeds of VMs that are not `known` by entry, unit or claim."""
     for name in _names(drives.SEEDS):
         if name[_UUID] not in known:
             with suppress(OSError):
                 Path(drives.SEEDS, name).unlink()
+
+
+def forget(known: Container[str], now: float) -> None:
+    """Remove the variables of VMs that have not been `known` for long. `now` in seconds since 1970."""
     for name in _names(drives.VARIABLES):
         path = Path(drives.VARIABLES, name)
         with suppress(OSError):

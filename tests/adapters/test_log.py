@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from freezegun import freeze_time
 
 from uncloud_host import retention
 from uncloud_host.etcd import Connection, EtcdError, Put
@@ -55,8 +56,13 @@ def test_a_host_deletes_only_its_own(connection):
 def test_a_month_is_kept(connection):
     now = time.time_ns()
     write(connection, "a", [now - 31 * DAY, now - 29 * DAY, now])
-    retention.Retention(Store(connection, "/v1"), "a").log([(now + 1, {"id": "new"})])
-    assert kept(connection, "a") == [now - 29 * DAY, now, now + 1]
+    log = retention.Retention(Store(connection, "/v1"), "a")
+    with freeze_time(tick=True) as clock:
+        log.log([(now + 1, {"id": "new"})])
+        assert len(kept(connection, "a")) == 4
+        clock.tick(2 * retention.EVERY)
+        log.log([(now + 2, {"id": "newer"})])
+    assert kept(connection, "a") == [now - 29 * DAY, now, now + 1, now + 2]
 
 
 def test_a_full_etcd_still_lets_us_delete(new_etcd):

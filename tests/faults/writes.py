@@ -44,6 +44,7 @@ ELSEWHERE = {
     "ceph:_run": "rbd only reads; who is blocked is so by a person's command, which may be repeated",
     "supplies:remove_seed": "what is left goes with the next full pass",
     "supplies:tidy": "the same",
+    "supplies:forget": "the same",
     "supplies:_replace": "written whole or not at all, before each start",
     "supplies:_write": "the same",
     "trimming:trim": "only what has been read is given back; more is when as much again has come",

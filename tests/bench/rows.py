@@ -27,7 +27,7 @@ class Sizes:
     at_once: int = 300
     rounds: int = 2
     reboot: int = 100
-    kills: int = 100
+    kills: int = 60
     moves: int = 20
     idle: int = 300
     entries: int = 100_000
@@ -153,6 +153,8 @@ def ends(bench: Bench) -> list[Figure]:
     world.host.destroy()
     return [
         seconds("killed -> record in /v1/log", _each(found, "log"), goal=Goal(50, "p99")),
+        seconds("  killed -> PID 1 forks the recorder", _each(found, "begun")),
+        seconds("  killed -> PID 1 knows that it has ended", _each(found, "recorded")),
         seconds("killed -> mail accepted", _each(found, "mail"), goal=Goal(2000, "p99")),
     ]
 

@@ -78,7 +78,7 @@ class Watch:
         if isinstance(answer, WatchError):
             if answer.problem not in ("denied", "closed"):
                 self._distrust()
-            raise answer
+            raise WatchError(str(answer), answer.problem)  # a new one: that in `answer` would keep this frame, and all
         return answer
 
     def poke(self) -> None:
@@ -112,9 +112,10 @@ class Watch:
                     return
             end = WatchError(f"etcd {self.endpoint}: ended the watch", "unreachable")
         except WatchError as error:
-            end = error
+            end = error.with_traceback(None)
         except (grpc.RpcError, ValueError) as error:  # ValueError: another thread has closed the channel
             code, details = status(error)
+            error.with_traceback(None)  # gRPC raises the stream itself, which would keep this frame, and all
             problem, saying = explain(code, details, what=self._ranges[0][0], seconds=self._interval)
             end = WatchError(f"etcd {self.endpoint}: {saying}", problem)
         self._hand_over(end)

@@ -36,10 +36,12 @@ class _Recording:
         """Read what has been added; not all of it if it is more than can be read."""
         if self.file < 0:
             self.file = _open(self.uuid)
-        if self.size() - (os.lseek(self.file, 0, os.SEEK_CUR) if self.file >= 0 else 0) > LIMIT:
+        new = self.size() - os.lseek(self.file, 0, os.SEEK_CUR) if self.file >= 0 else 0
+        if new > LIMIT:
             os.lseek(self.file, -LIMIT, os.SEEK_END)
             self.rest = b""
-        data = os.read(self.file, LIMIT) if self.file >= 0 else b""
+        # Not LIMIT: after that is allocated and freed once, malloc gives nothing below twice of it back (mallopt(3)).
+        data = os.read(self.file, min(new, LIMIT)) if new > 0 else b""
         *lines, self.rest = (self.rest + data).split(b"\n")
         self.rest = self.rest[-LIMIT:]
         return signs(of_interest(lines))

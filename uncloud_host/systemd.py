@@ -2,12 +2,13 @@
 
 Traps of pystemd (0.13 to 0.15), each of which cost somebody hours: a connection belongs to one thread; calls on a
 connection with matches swallow signals (two connections); `process()` handles one message, and an empty one means
-that none is left; `wait()` holds the GIL; a failing call leaks 1 to 2 kB, so nothing is found out by exceptions; a
-connection that is not closed, though lost and forgotten, keeps its descriptors.
+that none is left; `wait()` holds the GIL; a failing call leaks its message, and with it the connection: nothing
+is found out by exceptions; a connection that is not closed, though lost and forgotten, keeps its descriptors.
 """
 
 import contextlib
 import errno
+import select
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -169,6 +170,9 @@ class Systemd:
             return self._open().call_method(SYSTEMD, path, interface, method, words).body
 
     def _open(self) -> DBus:
+        if self._bus and _is_lost(self._bus):  # a call would tell, and leak
+            self._bus.close()
+            self._bus = None
         if self._bus is None:
             bus = DBus()
             bus.open()
@@ -189,6 +193,13 @@ class Systemd:
                 self._bus.close()
             self._bus = None  # begin anew
             raise SystemdError(text_of(error)) from None
+
+
+def _is_lost(bus: DBus) -> bool:
+    waiting, descriptor = select.poll(), bus.get_fd()
+    if descriptor >= 0:  # sd-bus closes it itself
+        waiting.register(descriptor, 0)  # POLLHUP comes unasked
+    return descriptor < 0 or bool(waiting.poll(0))
 
 
 def _listed(properties: Iterable[tuple[str, Value]]) -> Iterator[tuple[int, Any]]:

@@ -75,6 +75,7 @@ class Tally:
             "how long each VM ran was right": f"{looked['runtimes']} records",
             "the agent that was never killed did not grow": f"{first.fds} to {last.fds} descriptors,"
             f" {first.threads} to {last.threads} threads, {first.memory:.0f} to {last.memory:.0f} MiB",
+            "  its memory after each storm, MiB": " ".join(f"{one.memory:.1f}" for one in self.usages),
             "and did not spin": f"{100 * last.share(first):.0f} % of a core in the mean",
         }
         lines = [f"{self.seconds / 60:.0f} minutes of {self.storms} storms"]

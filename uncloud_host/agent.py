@@ -68,11 +68,12 @@ class Agent:
         self._systemd = Systemd()
         self._units = Units(self._systemd)
         self._spool = Spool()
+        self._clock = Clock()
         self._entries = Entries(self._connection, self._store, config.host, runs_here=self._units, told=self._inbox.put)
         self._claims = Claims(self._store, self._me)
-        self._register = Register(self._me, Boots(self._systemd.booted), self._store)
+        self._register = Register(self._me, Boots(self._systemd.booted), self._store, self._is_steady)
         self._runs = self._register.runs
-        events = channels(self._spool, self._store, config.host, config.mail)
+        events = channels(self._spool, self._store, config.host, config.mail, self._is_steady)
         self._channels = (*events, self._register.channel)
         self._troubles = Troubles()
         self._teller = Teller(self._spool, self._troubles, self._runs, config.host, self._channels)
@@ -97,7 +98,6 @@ class Agent:
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._reconciler = Reconciler(self._hands, self._ends, self._trust, self._standing)
         self._sweeper = Sweeper(self._systemd)
-        self._clock = Clock()
         self._is_ready = False  # after the first full pass
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._untold: dict[str, tuple[Observed, Observed]] = {}  # units, and nobody has been told
@@ -249,9 +249,14 @@ class Agent:
         if time.monotonic() >= self._life:
             systemd.notify(watchdog=1)
             self._life = time.monotonic() + ALIVE
+            self._clock.look(time.time(), time.monotonic())
             self._standing.stay()
             self._standing.tell_of_etcd()
             self._runs.stay_awake()
+
+    def _is_steady(self) -> bool:
+        """Tell whether the clock is to be believed; other threads ask, too."""
+        return self._clock.is_steady(time.time(), time.monotonic())
 
     def _tidy(self) -> None:
         """Forget what is gone: nothing here may grow with the number of VMs that there ever were."""
@@ -261,9 +266,11 @@ class Agent:
         self._witness.forget(others_than=known)
         self._entries.forget(others_than=known)
         self._teller.forget(others_than=known)
-        supplies.tidy(known)
-        if self._clock.is_steady(now := time.time(), time.monotonic()):
-            self._spool.forget(now, running=self._units.observed.keys(), lasting=self._troubles.events)
+        spool.tidy(self._units.observed.keys())
+        supplies.tidy(known, now := time.time())
+        if self._is_steady():
+            self._spool.forget(now, self._troubles.events)
+            self._runs.forget(now)
             supplies.forget(known, now)
         self._teller.pass_on()
 

@@ -69,9 +69,11 @@ class Channel:
         return False
 
 
-def channels(spool: Spool, store: Store, host: str, config: Mail) -> tuple[Channel, Channel]:
-    """Make the channels to the log and to the mailbox."""
-    kept = Retention(store, host)
+def channels(
+    spool: Spool, store: Store, host: str, config: Mail, is_steady: Callable[[], bool]
+) -> tuple[Channel, Channel]:
+    """Make the channels to the log and to the mailbox. `is_steady`: whether the clock is to be believed."""
+    kept = Retention(store, host, is_steady)
 
     def log() -> None:
         while waiting := spool.pending("log")[:BATCH]:

@@ -1,13 +1,13 @@
 """The records of runs in etcd: written when a run begins and when it has ended, deleted when they are old."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from uncloud_host import runtime, spool
 from uncloud_host.channels import Channel
-from uncloud_host.clock import Clock
 from uncloud_host.etcd import EtcdError
 from uncloud_host.facts import Me
 from uncloud_host.runs import Boots, Runs
@@ -17,13 +17,17 @@ DAY = 86400.0
 
 
 class Register:
-    """The runs of this host, and what it writes of them below /runtime/, by the thread of its channel."""
+    """The runs of this host, and what it writes of them below /runtime/, by the thread of its channel.
 
-    def __init__(self, me: Me, boots: Boots, store: Store, directory: Path = spool.DIRECTORY) -> None:
-        self._store, self._host = store, me.host
+    `is_steady`: whether the clock is to be believed; else nothing is deleted because of its age.
+    """
+
+    def __init__(
+        self, me: Me, boots: Boots, store: Store, is_steady: Callable[[], bool], directory: Path = spool.DIRECTORY
+    ) -> None:
+        self._store, self._host, self._is_steady = store, me.host, is_steady
         self._forgotten = directory / "runs/forgotten"
         self._asked = self._repeated = 0
-        self._clock = Clock()
         self.channel = Channel("runtime", self.write, EtcdError)
         self.runs = Runs(me, boots, self.channel.look, directory)
 
@@ -48,7 +52,7 @@ class Register:
     def _forget_old(self) -> None:
         """Once a day."""
         now = time.time()
-        if not self._clock.is_steady(now, time.monotonic()) or now < _age(self._forgotten) + DAY:
+        if not self._is_steady() or abs(now - _age(self._forgotten)) < DAY:
             return
         with suppress(EtcdError):  # nobody waits for it
             self._store.forget_runs(self._host, runtime.too_old(datetime.fromtimestamp(now, UTC)))

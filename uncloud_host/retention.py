@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from uncloud_host.clock import Clock
 from uncloud_host.etcd import EtcdError
 from uncloud_host.store import Store
 
@@ -16,12 +15,14 @@ EVERY = 3600.0  # seconds
 
 
 class Retention:
-    """The host's log, of which what is too much is deleted when something is written. For one thread."""
+    """The host's log, of which what is too much is deleted when something is written. For one thread.
 
-    def __init__(self, store: Store, host: str) -> None:
-        self._store, self._host = store, host
+    `is_steady`: whether the clock is to be believed; else nothing is deleted because of its age.
+    """
+
+    def __init__(self, store: Store, host: str, is_steady: Callable[[], bool]) -> None:
+        self._store, self._host, self._is_steady = store, host, is_steady
         self._due = 0.0  # on time.monotonic's clock
-        self._clock = Clock()
 
     def log(self, records: Sequence[tuple[int, Mapping[str, object]]]) -> None:
         """Write records, as Store.log does. Raises EtcdError if they could not be written."""
@@ -35,12 +36,11 @@ class Retention:
 
     def _prune(self) -> None:
         """Delete what is too much, once an hour at most. What cannot be deleted now is deleted later."""
-        now, uptime = time.time(), time.monotonic()
-        if uptime < self._due:
+        if time.monotonic() < self._due:
             return
-        self._due = uptime + EVERY
+        self._due = time.monotonic() + EVERY
         try:
-            before = oldest(now) if self._clock.is_steady(now, uptime) else 0
+            before = oldest(time.time()) if self._is_steady() else 0
             self._store.prune(self._host, before=before, most=MOST)
         except EtcdError as error:
             logger.info("%s; old records of the log are deleted later", error)

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from uncloud_host import journal, runtime, spool
-from uncloud_host.clock import Clock
 from uncloud_host.endings import End, has_run
 from uncloud_host.events import Event
 from uncloud_host.facts import Me, Observed
@@ -55,7 +54,6 @@ class Runs:
         self._open_in_etcd = {mark.stem for mark in self._told.glob("*.open")}
         self._has_lost = True  # perhaps: nobody has looked yet
         self._forgot = 0.0
-        self._clock = Clock()
 
     def began(self, uuid: str, seen: Observed) -> None:
         """Open the record of what runs, with the start that its unit tells."""
@@ -118,7 +116,7 @@ class Runs:
         return runtime.cut_short(str(uuids.UUID(boot)), open_, left, last)
 
     def stay_awake(self) -> None:
-        """Note that the host runs; try again to keep what could not be kept, and forget what is old."""
+        """Note that the host runs; try again to keep what could not be kept; forget boots of which no run is left."""
         for invocation in list(self._unkept):
             if run := self._runs.get(invocation):
                 self._keep(run)
@@ -127,7 +125,22 @@ class Runs:
         with suppress(OSError):  # the disk is full: the journal is the other witness
             if not self._has_lost:  # else earlier boots are still to be asked about
                 spool.replace(self._awake / _plain(self._me.boot_id), repr(time.time()))
-                self._forget(time.time())
+                boots = {
+                    _plain(boot_id) for boot_id in [self._me.boot_id, *(run.boot_id or "" for run in self._open())]
+                }
+                for name in os.listdir(self._awake):
+                    if name not in boots:
+                        (self._awake / name).unlink()
+
+    def forget(self, now: float) -> None:
+        """Remove marks of runs whose end nobody tells again, once an hour. `now` in seconds since 1970."""
+        if abs(now - self._forgot) < spool.HOUR:
+            return
+        self._forgot = now
+        with suppress(OSError):  # read-only
+            for mark in list(self._told.iterdir()):
+                if mark.stat().st_mtime < now - spool.KEPT:
+                    mark.unlink()
 
     def reopen(self) -> None:
         """Have the open ones pending again, for an etcd that may have lost them."""
@@ -183,20 +196,6 @@ class Runs:
             return float((self._awake / boot).read_text())
         except (OSError, ValueError):
             return 0.0
-
-    def _forget(self, now: float) -> None:
-        """Remove marks of runs whose end nobody tells again, and of boots of which no run is left."""
-        if now < self._forgot + spool.HOUR:
-            return
-        self._forgot = now
-        is_steady = self._clock.is_steady(now, time.monotonic())
-        for mark in list(self._told.iterdir()) if is_steady else ():
-            if mark.stat().st_mtime < now - spool.KEPT:
-                mark.unlink()
-        boots = {_plain(boot_id) for boot_id in [self._me.boot_id, *(run.boot_id or "" for run in self._open())]}
-        for name in os.listdir(self._awake):
-            if name not in boots:
-                (self._awake / name).unlink()
 
 
 def _plain(boot_id: str) -> str:

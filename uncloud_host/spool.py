@@ -83,21 +83,15 @@ class Spool:
         for spooled in events:
             (self._told[channel] / spooled.event.id).touch(mode=0o600)
 
-    def forget(
-        self, now: float, running: Container[str] = (), lasting: Callable[[], Container[str]] = lambda: ()
-    ) -> None:
-        """Remove events that every channel told long ago, once an hour, and what concerns VMs that do not run any more.
+    def forget(self, now: float, lasting: Callable[[], Container[str]] = lambda: ()) -> None:
+        """Remove events that every channel told long ago, once an hour.
 
         `now` in seconds since 1970. `lasting`: the events that began what still lasts; they would be told again. A disk
         that became read-only forgets nothing.
         """
-        if now < self._forgot + HOUR:
+        if abs(now - self._forgot) < HOUR:
             return
         self._forgot = now
-        for directory in (INTENTS, LIMITS):
-            for uuid in os.listdir(directory) if directory.is_dir() else ():
-                if uuid not in running:
-                    (directory / uuid).unlink(missing_ok=True)
         spared = lasting()
         for name in os.listdir(self._events):
             if name in spared:
@@ -175,6 +169,14 @@ def read_intent(uuid: str, invocation: str) -> tuple[str, str] | None:
         return (str(found["event"]), str(found["why"])) if found["invocation"] == invocation else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def tidy(running: Container[str]) -> None:
+    """Remove what concerns VMs that do not run any more."""
+    for directory in (INTENTS, LIMITS):
+        for uuid in os.listdir(directory) if directory.is_dir() else ():
+            if uuid not in running:
+                (directory / uuid).unlink(missing_ok=True)
 
 
 def remove_intent(uuid: str, invocation: str) -> None:

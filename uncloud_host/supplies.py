@@ -45,23 +45,28 @@ def remove_seed(uuid: str) -> None:
             Path(drives.seed(uuid)).unlink()
 
 
-def tidy(known: Container[str]) -> None:
-    """Remove the seeds of VMs that are not `known` by entry, unit or claim."""
+def tidy(known: Container[str], now: float) -> None:
+    """Remove seeds of VMs that are not `known` by entry, unit or claim; mark variables of those that are.
+
+    `now` in seconds since 1970.
+    """
     for name in _names(drives.SEEDS):
         if name[_UUID] not in known:
             with suppress(OSError):
                 Path(drives.SEEDS, name).unlink()
-
-
-def forget(known: Container[str], now: float) -> None:
-    """Remove the variables of VMs that have not been `known` for long. `now` in seconds since 1970."""
     for name in _names(drives.VARIABLES):
         path = Path(drives.VARIABLES, name)
         with suppress(OSError):
-            age = now - path.stat().st_mtime
-            if name[_UUID] in known and age > DAY:
+            if name[_UUID] in known and now - path.stat().st_mtime > DAY:
                 os.utime(path)  # KEPT counts from when it was known last
-            elif name[_UUID] not in known and age > KEPT:
+
+
+def forget(known: Container[str], now: float) -> None:
+    """Remove variables of VMs that have not been `known` for long. `now` in seconds since 1970."""
+    for name in _names(drives.VARIABLES):
+        path = Path(drives.VARIABLES, name)
+        with suppress(OSError):
+            if name[_UUID] not in known and now - path.stat().st_mtime > KEPT:
                 path.unlink()
 
 

@@ -25,7 +25,9 @@ def records(connection: Connection) -> dict[str, bool]:
 
 
 def test_what_an_etcd_has_lost_is_written_again(connection: Connection, tmp_path: Path) -> None:
-    register = Register(Me("vmhost1", "m1", "b1"), Boots(lambda: 5000.0), Store(connection, "/v1"), tmp_path)
+    register = Register(
+        Me("vmhost1", "m1", "b1"), Boots(lambda: 5000.0), Store(connection, "/v1"), lambda: True, tmp_path
+    )
     runs = register.runs
     runs.over(END, ended(END, "vmhost1", "web-1"))
     runs.began(UUID, RUNNING)

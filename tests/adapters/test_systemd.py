@@ -82,6 +82,14 @@ def test_a_slice_stops_from_its_job_on(uuid: str) -> None:
     assert bus.stops("deaf.slice")
 
 
+def test_a_connection_that_was_lost_is_made_again_without_a_failing_call() -> None:
+    bus = Systemd()
+    bus.units()
+    run("systemctl", "restart", "dbus")
+    eventually(lambda: run("busctl", "status", "org.freedesktop.systemd1", check=False))
+    assert isinstance(bus.units(), list)
+
+
 def test_a_name_that_is_taken_is_told_apart(uuid: str) -> None:
     bus = Systemd()
     bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))

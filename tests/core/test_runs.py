@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from uncloud_host import spool
 from uncloud_host.endings import End, ended
 from uncloud_host.facts import Me, Observed
 from uncloud_host.runs import Boots, Runs
@@ -113,6 +114,17 @@ def test_a_copy_of_an_installation_ends_no_run_that_goes_on_in_the_original(tmp_
     over(runs, killed("i1"))
     copy = agent(tmp_path, host="vmhost2")
     assert ([run.invocation for run in copy.pending()], copy.lost()) == (["i1"], [])
+
+
+def test_marks_are_forgotten_after_a_week(tmp_path: Path) -> None:
+    runs = agent(tmp_path)
+    over(runs, killed("i1"))
+    runs.told(runs.pending())
+    mark = tmp_path / "told/runtime/i1"
+    late = mark.stat().st_mtime + spool.KEPT + 1
+    for now, is_there in [(late - spool.HOUR, True), (late - 1, True), (late + spool.HOUR, False)]:
+        runs.forget(now)  # once an hour, and the clock may have been set back
+        assert mark.exists() == is_there, now
 
 
 def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:

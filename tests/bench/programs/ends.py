@@ -57,12 +57,18 @@ class Pace:
         self._next = time.monotonic() + 60 / 19
 
 
-def recorded(me: str) -> tuple[float, float]:
+def recorded(me: str) -> list[float]:
     """When the recorder was begun and when it had ended; until the unit starts again PID 1 knows."""
     words = ("org.freedesktop.systemd1", UNITS.format(me.replace("-", "_2d")), "org.freedesktop.systemd1.Service")
-    told = json.loads(run("busctl", "--json=short", "get-property", *words, "ExecStopPost"))
-    _, _, _, begun, _, ended, *_ = told["data"][0]
-    return begun / 1e6, ended / 1e6
+    times = [0.0, 0.0]
+
+    def is_known() -> bool:
+        told = json.loads(run("busctl", "--json=short", "get-property", *words, "ExecStopPost"))["data"][0]
+        times[:] = told[3] / 1e6, told[5] / 1e6
+        return 0 < times[0] < times[1]
+
+    wait(is_known, f"the recorder of {me} has ended")
+    return times
 
 
 def mailed(me: str, since: float) -> float:

@@ -133,13 +133,14 @@ def others(number: int, count: int) -> None:
 
 
 def presence(host: str) -> None:
-    """Make the others seem alive."""
+    """Make the others seem alive, and audited: else an audit reads all their entries, to say who is silent."""
     ours = json.loads(run("etcdctl", "get", "--print-value-only", f"/v1/host/{host}"))
     names = [f"other{number}.example.org" for number in range(OTHERS)]
     put_all(
         (f"/v1/host/{name}", json.dumps(ours | {"host": name, "machine_id": f"{index:032x}"}))
         for index, name in enumerate(names, 1)
     )
+    put_all((f"/v1/audit/{name}", "{}") for name in names)
 
 
 def _uuid(index: int) -> str:

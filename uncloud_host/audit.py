@@ -66,8 +66,9 @@ def _agent(found: Found) -> Iterator[Finding]:
 
 
 def _programs(found: Found) -> Iterator[Finding]:
+    by_unit = {name(uuid): uuid for uuid in found.units}
     for one in found.programs:
-        uuid = next((uuid for uuid in found.units if name(uuid) == one.unit), None)
+        uuid = by_unit.get(one.unit)
         if uuid is not None and found.mains.get(uuid, one.pid) in (0, one.pid):
             continue  # 0: it is being stopped. Units that are not ours are findings themselves
         yield Finding(

@@ -171,13 +171,17 @@ class Systemd:
 
     def _open(self) -> DBus:
         if self._bus and _is_lost(self._bus):  # a call would tell, and leak
-            self._bus.close()
-            self._bus = None
+            self._begin_anew()
         if self._bus is None:
             bus = DBus()
             bus.open()
             self._bus = bus
         return self._bus
+
+    def _begin_anew(self) -> None:
+        if self._bus is not None:
+            self._bus.close()
+        self._bus = None
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -189,9 +193,7 @@ class Systemd:
                 raise UnitExists("the unit exists") from None
             if self._bus is not None and abs(error.errno) not in _LOST:
                 raise Refusal(text_of(error)) from None
-            if self._bus is not None:
-                self._bus.close()
-            self._bus = None  # begin anew
+            self._begin_anew()
             raise SystemdError(text_of(error)) from None
 
 

@@ -53,7 +53,7 @@ class Pace:
         self._next = time.monotonic() + 60
 
     def wait(self) -> None:
-        time.sleep(max(0.0, self._next - time.monotonic()))
+        wait(lambda: time.monotonic() >= self._next, "the next kill is due")
         self._next = time.monotonic() + 60 / 19
 
 

@@ -261,3 +261,10 @@ def test_guests_are_made_once() -> None:
     assert (disk.stat().st_size, disk.read_bytes()[510:512]) == (1 << 20, b"\x55\xaa")
     assert guests.tiny() == disk
     assert guests.linux().with_name("vmlinuz").exists()
+
+
+@pytest.mark.parametrize(("options", "well"), [(["--version"], True), (["--no-such-option"], False)])
+def test_the_command_that_runs_all_says_whether_all_was_well(options: list[str], well: bool) -> None:
+    """Its shell's trap once failed at the very end, when nothing else had."""
+    run = subprocess.run([TESTS / "run", "core", "adapters", "--", *options], stdout=subprocess.DEVNULL)
+    assert (run.returncode == 0) is well

@@ -17,7 +17,7 @@ from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Gone, Me
 from uncloud_host.findings import Asked, Found, Key, Named, Shown
-from uncloud_host.models import VM, Status, host_of, is_uuid
+from uncloud_host.models import Status, host_and_status, host_of, is_uuid
 from uncloud_host.observe import Units
 from uncloud_host.spool import Spool
 from uncloud_host.store import Store
@@ -113,16 +113,14 @@ class _Reader:
             may_be_ours = uuid in self._wanted or self._quoted in kv.value or b"\\" in kv.value
             if not may_be_ours and there is None:
                 continue
-            host = host_of(kv.value)
+            host, status = host_and_status(kv.value)
             if uuid in self._wanted or host == self._me.host:
                 yield uuid, kv
-            if host and there is not None and host not in there and host != self._me.host:
-                desired = read(uuid, kv)
-                status = desired.entry.status if isinstance(desired, VM) else Status.STOP
-                named = self._named.setdefault(host, Named())
-                named.run += status in SHOULD_RUN
-                named.example = named.example or uuid * (status in SHOULD_RUN)
-                named.all += status != Status.STOP
+            if host and there is not None and host not in there and host != self._me.host and is_uuid(uuid):
+                named, should_run = self._named.setdefault(host, Named()), status in SHOULD_RUN
+                named.run += should_run
+                named.example = named.example or uuid * should_run
+                named.all += should_run or status == Status.TO_STOP
 
     def _claims(self, there: Collection[str] | None) -> Iterator[Claim]:
         for kv in self._store.listed(self._store.claims):

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid as uuids
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,13 @@ class Wish:
     kills: int = 0  # since its user last ended it: systemd waits ever longer before it restarts
     was_repeated: bool = False  # etcd did not answer at once and may take a write once more, after others
     texts: list[str] = field(default_factory=list)
+    tried: list[float] = field(default_factory=list)  # when each of them was, first, on time.monotonic's clock
+    deleted: list[float] = field(default_factory=list)  # when its entry was to be deleted
+
+    def was_tried(self, value: str, before: float) -> bool:
+        """Whether its user had asked for this by then: a text, what an agent made of it, or that it be deleted."""
+        number = json.loads(value)["x-write"] if value else None
+        return any(at < before for at in self.deleted) if number is None else self.tried[number] < before
 
     @property
     def image(self) -> str:
@@ -65,14 +72,15 @@ class User:
             act(wish)
             self.done[act.__name__.strip("_")] += 1
 
-    def insist(self, entries: Mapping[str, Mapping[str, Any]], *, may_ask_again: bool) -> None:
+    def insist(self, entries: Mapping[str, Mapping[str, Any]], excused: Container[str]) -> None:
         """Say again what etcd does not hold although it took it, which only a late proposal or a lost etcd explains.
 
-        may_ask_again: somebody stopped VMs, or made them fail; those who want them ask for them again.
+        excused: VMs that somebody stopped, hosts where he made them fail; those who want them ask for them again.
         """
         with self._one_thing:
             for wish in self.wishes:
                 entry = entries.get(wish.uuid, {})
+                may_ask_again = wish.uuid in excused or wish.host in excused
                 is_last = entry.get("x-write", -1) == (-1 if wish.asked == "gone" else len(wish.texts) - 1)
                 if not is_last and not wish.was_repeated:
                     raise AssertionError(f"{wish}: etcd has {entry}")
@@ -112,11 +120,13 @@ class User:
         entry = {"host": wish.host, "memory": wish.memory, "disks": wish.disks, "nics": wish.nics}
         entry |= {"stop_timeout": STOP_TIMEOUT, "x-write": len(wish.texts)} | ({"status": status} if status else {})
         wish.texts.append(json.dumps(entry))
+        wish.tried.append(time.monotonic())
         wish.kills = 0 if ends else wish.kills
         self._etcd(wish, "put", f"/v1/vm/{wish.uuid}", text=wish.texts[-1])
 
     def _delete_entry(self, wish: Wish) -> None:
         wish.kills = 0
+        wish.deleted.append(time.monotonic())
         self._etcd(wish, "del", f"/v1/vm/{wish.uuid}")
 
     def _etcd(self, wish: Wish, *words: str, text: str = "") -> None:

@@ -77,6 +77,10 @@ class History:
                 before = change.value
         return found
 
+    def revision(self, text: str) -> int:
+        """The first revision that a user's text had in this history; 0 if it is of an earlier one."""
+        return next((change.revision for change in list(self.changes) if change.value == text), 0)
+
     def asked(self, run: Run, began: float) -> list[Change]:
         """What was asked for, after a run was started, that ends it: by whom does not matter, `wrongs` sees to that.
 

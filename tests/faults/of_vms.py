@@ -13,7 +13,7 @@ from system.world import World
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 MODE = "/run/postbox"  # see system/postbox.py
-LETTERS = {"p": "power-off from within", "r": "reset from within", "x": "panic"}
+LETTERS = {"p": "power-off from within", "x": "panic"}
 
 
 @contextmanager
@@ -40,15 +40,23 @@ def a_guest_ends(sky: Sky, chance: random.Random) -> Iterator[str]:
 
 
 @contextmanager
+def a_guest_reboots(sky: Sky, chance: random.Random) -> Iterator[str]:
+    """No run ends for that."""
+    yield _type(sky, _one(sky, chance), "r")
+
+
+@contextmanager
+def a_guest_hangs(sky: Sky, chance: random.Random) -> Iterator[str]:
+    """It runs on, deaf to everything: who wants its end waits for as long as it was to be given."""
+    yield _type(sky, _one(sky, chance), "h")
+
+
+@contextmanager
 def a_guest_floods_its_console(sky: Sky, chance: random.Random) -> Iterator[str]:
     """It tells lines as fast as it can for seconds, deaf to everything."""
-    run = _one(sky, chance)
-    world = _host(sky, run)
-    if run and world:
+    if run := _one(sky, chance):
         sky.flooded.add(run.uuid)
-        with sky.power[world.name]:
-            world.shell(_typing(run, "f"), check=False)
-    yield str(run or "")
+    yield _type(sky, run, "f")
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def somebody_makes_a_unit_of_a_vms_name(sky: Sky, chance: random.Random) -> Iter
         if wish.asked == "on" or world.host.run(*words, check=False).returncode:  # there is one
             yield ""
             return
-        sky.excused.add("a unit by hand")
+        sky.excused.add(wish.uuid)
         yield f"{unit} on {world.name}"
         # Only that one: meanwhile it may have been ended by somebody else, and the VM been started.
         world.shell(f'[ "$(systemctl show -P Description {unit})" != "by hand" ] || systemctl stop {unit}', check=False)
@@ -87,7 +95,7 @@ def somebody_makes_a_unit_of_a_vms_name(sky: Sky, chance: random.Random) -> Iter
 def qemu_is_missing(sky: Sky, chance: random.Random) -> Iterator[str]:
     world = chance.choice(sky.cluster.worlds)
     with sky.power[world.name]:
-        sky.excused.add("QEMU is missing")
+        sky.excused.add(world.name)
         world.shell(f"mv {QEMU} {QEMU}.away")
         yield world.name
         world.shell(f"mv {QEMU}.away {QEMU}")
@@ -113,7 +121,7 @@ def the_mail_server_misbehaves(sky: Sky, chance: random.Random) -> Iterator[str]
 
 def _systemctl(sky: Sky, chance: random.Random, verb: str, *words: str) -> str:
     def act(world: World, run: Run) -> None:
-        sky.excused.update({"a stop by hand"} if verb == "stop" else ())
+        sky.excused.update({run.uuid} if verb == "stop" else ())
         # What the user does meanwhile may cancel it.
         world.host.run("systemctl", verb, *words, "--", f"vm-{run.uuid}.service", check=False)
 
@@ -151,6 +159,15 @@ def _wish(sky: Sky, run: Run) -> Wish:
     return next(wish for wish in sky.wishes if wish.uuid == run.uuid)
 
 
+def _type(sky: Sky, run: Run | None, letter: str) -> str:
+    """Type on a guest's console what ends no run; say which run's."""
+    if not run or not (world := _host(sky, run)):
+        return ""
+    with sky.power[world.name]:
+        world.shell(_typing(run, letter), check=False)
+    return str(run)
+
+
 def _typing(run: Run, letter: str) -> str:
     """Type on a guest's console, unless it is gone."""
     socket = f"/run/uncloud-vm/{run.uuid}/console.sock"
@@ -165,6 +182,8 @@ KINDS = (
     Kind(a_qemu_is_frozen, 0.5, 4),
     Kind(a_guest_ends),
     Kind(a_guest_ends),
+    Kind(a_guest_reboots),
+    Kind(a_guest_hangs),
     Kind(a_guest_floods_its_console),
     Kind(somebody_stops_a_unit),
     Kind(somebody_restarts_a_unit),

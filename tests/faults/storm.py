@@ -66,6 +66,8 @@ class Storm:
         """Let users ask and weather rage for some time, all chosen by the seed; heal everything."""
         if not self.wishes:
             self.wishes = wishes(self.cluster, self.ceph, USERS * VMS, seed)
+        for wish in self.wishes:
+            wish.was_repeated = False
         self.users = users = [User(self.cluster, self.wishes[n::USERS], seed + n) for n in range(USERS)]
         sky = Sky(self.cluster, self.ceph, users, self.causes, self.history, self._power)
         self.sky = sky
@@ -107,9 +109,10 @@ class Storm:
         def is_settled() -> bool:
             truth = look(self.cluster)
             for user in self.users:
-                user.insist(truth.entries, may_ask_again=bool(self.sky.excused))
+                user.insist(truth.entries, self.sky.excused)
             self._confirm(truth)
             wrong[:] = complaints(truth, self.wishes, self.since, self._unknowable(truth.runs))
+            wrong[:] += self._not_restarted(truth.runs)
             return not wrong
 
         eventually(is_settled, within=within, every=0.5, what=lambda: self.report(wrong))
@@ -149,12 +152,21 @@ class Storm:
         short = [run for run in runs if run.gone and run.last - run.first < MOMENT]
         return {run.invocation for run in short if any(cause.host and cause.explains(run) for cause in self.causes)}
 
+    def _not_restarted(self, runs: Sequence[Run]) -> list[str]:
+        """List VMs that run on although their users asked for a restart, and for nothing since."""
+        last = {wish.uuid: wish.texts[-1] for wish in self.wishes if wish.asked == "on"}
+        asked = {uuid: self.history.revision(text) for uuid, text in last.items() if "TO_RESTART" in text}
+        return [f"not restarted: {run}" for run in runs if run.gone is None and run.revision < asked.get(run.uuid, 0)]
+
     def _is_explained(self, run: Run) -> bool:
         same = [
             one for one in self.cluster.witness.runs(run.uuid) if (one.host, one.revision) == (run.host, run.revision)
         ]
         asked = self.history.asked(run, min(one.first for one in same))
-        return bool(asked) or any(cause.explains(run) for cause in self.causes)
+        wish = next((wish for wish in self.wishes if wish.uuid == run.uuid), None)
+        assert run.gone is not None
+        in_time = [one for one in asked if wish is None or wish.was_tried(one.value, before=run.gone)]
+        return bool(in_time) or any(cause.explains(run) for cause in self.causes)
 
     def report(self, wrong: list[str]) -> str:
         """For the reader of a failed test."""
@@ -197,8 +209,10 @@ def stormy(cluster: Cluster, ceph: Ceph) -> Iterator[Storm]:
 def failures(world: World, since: datetime) -> list[str]:
     """Ends of the agent that it chose itself, and programs of ours that showed a traceback."""
     words = ["journalctl", "--no-pager", "-o", "short-precise", f"--since=@{since.timestamp():.0f}"]
-    lines = world.host.run(*words, "--grep=Traceback|uncloud-host.service: Main process exited", check=False).stdout
+    lines = world.host.run(
+        *words, "--grep=Traceback|uncloud-host.service: (Main process exited|.* timed out)", check=False
+    ).stdout
     return [
         f"{world.name}: {line}" for line in lines.splitlines()
-        if "Traceback" in line or ("Main process exited" in line and "status=9/KILL" not in line)
+        if "status=9/KILL" not in line  # that is the weather's
     ]  # fmt: skip

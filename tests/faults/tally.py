@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from faults.truth import Truth
 from system.world import World
 
-SPINS = 0.5  # of a core, over a storm: who works in storms needs a tenth of one
+SPINS = 0.2  # of a core, over a storm: who works in storms needs 0.03
 GROWTH = {"fds": 6, "threads": 6, "memory": 12}  # more than after its first storm: gRPC's own come and go
 
 
@@ -62,9 +62,17 @@ class Tally:
         return self.usages[-1].too_much(self.usages[0], self.usages[-2]) if len(self.usages) > 1 else []
 
     def __str__(self) -> str:
-        first, last = self.usages[0], self.usages[-1]
-        looked = self.looked
-        invariants = {
+        lines = [f"{self.seconds / 60:.0f} minutes of {self.storms} storms"]
+        for title, counts in (("fault", self.faults), ("asked by users", self.operations)):
+            lines += ["", f"{title:50} times", *(f"  {name:48} {times:5}" for name, times in sorted(counts.items()))]
+            lines.append(f"  {'in all':48} {sum(counts.values()):5}")
+        held = self._held() if self.looked else {"nothing has been looked at yet": ""}
+        return "\n".join([*lines, "", "held", *(f"  {name:48} {what}" for name, what in held.items())])
+
+    def _held(self) -> dict[str, str]:
+        """Name the invariants that held up to the last look, and of how much."""
+        first, last, looked = self.usages[0], self.usages[-1], self.looked
+        return {
             "no VM ran twice at one moment": f"{looked['runs']} runs seen in /proc",
             "no two boots wrote the same to one disk": f"{looked['boots']} boots told by guests",
             "no VM ended without a cause": f"{looked['runs']} runs",
@@ -78,12 +86,6 @@ class Tally:
             "  its memory after each storm, MiB": " ".join(f"{one.memory:.1f}" for one in self.usages),
             "and did not spin": f"{100 * last.share(first):.0f} % of a core in the mean",
         }
-        lines = [f"{self.seconds / 60:.0f} minutes of {self.storms} storms"]
-        for title, counts in (("fault", self.faults), ("asked by users", self.operations)):
-            lines += ["", f"{title:50} times", *(f"  {name:48} {times:5}" for name, times in sorted(counts.items()))]
-            lines.append(f"  {'in all':48} {sum(counts.values()):5}")
-        lines += ["", "held", *(f"  {name:48} {what}" for name, what in invariants.items())]
-        return "\n".join(lines)
 
 
 def usage(world: World) -> Usage:

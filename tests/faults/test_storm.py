@@ -37,16 +37,24 @@ def storm(new_cluster: Callable[..., Cluster], lab: Lab) -> Iterator[Storm]:
 def test_nothing_is_lost_and_nothing_runs_twice(storm: Storm, request: pytest.FixtureRequest) -> None:
     minutes, seed = request.config.getoption("--minutes"), request.config.getoption("--seed")
     end = time.monotonic() + 60 * (minutes or 0)
-    for number in [FIXED, secrets.randbelow(10**6)] if seed is None else count(seed):
-        print(f"SEED={number}", flush=True)
-        disasters.back_up(storm)
-        storm.rage(number, ROUND)
-        storm.wait_settled()
-        if disaster := DISASTERS.get(number % EVERY):
-            disaster(storm)
-            storm.wait_settled(SETTLED + disasters.RESERVE)
-            disasters.wait_over(storm)
-            storm.tally.faults[f"etcd: {disaster.__name__}"] += 1
-        if seed is not None and time.monotonic() > end:
-            break
-    print(storm.tally)
+    is_long = minutes is not None or seed is not None
+    first = secrets.randbelow(10**6) if seed is None else seed
+    try:
+        for number in count(first) if is_long else [FIXED, first]:
+            print(f"SEED={number}", flush=True)
+            _storm(storm, number)
+            if is_long and time.monotonic() > end:
+                break
+    finally:
+        print(storm.tally)
+
+
+def _storm(storm: Storm, seed: int) -> None:
+    disasters.back_up(storm)
+    storm.rage(seed, ROUND)
+    storm.wait_settled()
+    if disaster := DISASTERS.get(seed % EVERY):
+        disaster(storm)
+        storm.wait_settled(SETTLED + disasters.RESERVE)
+        disasters.wait_over(storm)
+        storm.tally.faults[f"etcd: {disaster.__name__}"] += 1

@@ -21,6 +21,7 @@ from system.world import World
 
 PAUSES = (0.2, 2.0)  # seconds between two faults of one weather
 SAME = 3  # kills of one VM in a row: each time systemd waits longer before it starts it again
+LATE = 60.0  # seconds: of a run that ends longer after something was done to it, that was not why
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Cause:
             return False
         if self.host:
             return run.host == self.host and run.last <= self.until
-        return run.invocation == self.invocation
+        return run.invocation == self.invocation and run.gone < self.time + LATE
 
     def __str__(self) -> str:
         return f"{self.time:.3f} {self.what} {self.host or self.invocation}"
@@ -54,7 +55,7 @@ class Sky:
     causes: list[Cause]
     history: History
     power: dict[str, threading.RLock]  # held by whoever needs that a host is on, or takes it down
-    excused: set[str] = field(default_factory=set)  # faults after which a user may have to ask again
+    excused: set[str] = field(default_factory=set)  # VMs and hosts for which users may have to ask again
     flooded: set[str] = field(default_factory=set)  # VMs of which journald keeps no more lines for half a minute
 
     @property

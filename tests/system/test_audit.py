@@ -111,9 +111,12 @@ def test_a_unit_made_by_hand(clean: World) -> None:
     told(world, f"vm-{uuid}.service is no unit", "foreign", "resolved")
 
 
-def test_an_entry_for_a_host_that_nobody_knows(clean: World) -> None:
+@pytest.mark.parametrize("memory", [16, "much"])
+def test_an_entry_for_a_host_that_nobody_knows_even_if_that_is_not_all_that_is_wrong(
+    clean: World, memory: object
+) -> None:
     world = clean
-    uuid = world.put(str(uuids.uuid4()), host="vmhost99")
+    uuid = world.put(str(uuids.uuid4()), host="vmhost99", memory=memory)
     assert found(world) == [("unknown-host", "vmhost99")]
     for _ in range(2):
         tell(world)

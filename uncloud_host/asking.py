@@ -95,7 +95,7 @@ def _problem(uuid: str, entry: KeyValue, status: Status) -> str:
     value = entry.value
     with suppress(ValueError, RecursionError):
         value = patched(value, {"status": str(status)})
-    desired = read(uuid, replace(entry, value=value))
+    desired = read(uuid, entry._replace(value=value))
     return desired.reason if isinstance(desired, Invalid) else ""
 
 

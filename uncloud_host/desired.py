@@ -7,7 +7,7 @@ from contextlib import suppress
 from uncloud_host.etcd import Connection, KeyValue
 from uncloud_host.facts import Desired, Gone, Invalid
 from uncloud_host.mirror import Mirror
-from uncloud_host.models import VM, InvalidEntry, host_of, is_uuid, parse
+from uncloud_host.models import VM, InvalidEntry, is_uuid, names, parse
 from uncloud_host.news import Told
 from uncloud_host.store import Store
 
@@ -25,8 +25,8 @@ class Entries:
         told: Callable[[Told], None],
     ) -> None:
         self._vms, self._claims = store.vms, store.claims
-        self._host, self._runs_here = host, runs_here
-        self._quoted = json.dumps(host, ensure_ascii=False).encode()
+        self._runs_here = runs_here
+        self._is_ours = names(host)
         self._parsed: dict[str, tuple[int, VM | Invalid]] = {}
         self.mirror = Mirror(
             connection,
@@ -73,14 +73,13 @@ class Entries:
 
     def names_us(self, entry: KeyValue | None) -> bool:
         """Tell whether an entry, valid or not, is addressed to this host."""
-        return entry is not None and host_of(entry.value) == self._host
+        return entry is not None and self._is_ours(entry.value)
 
     def _concerns_us(self, key: str, value: bytes) -> bool:
         """Tell from the bytes, on the mirror's thread: of a hundred thousand entries most are not ours."""
         if self.uuid(key) in self._runs_here:
             return True
-        # Parsed is only what may name us: in the name's own bytes, or in others if there is an escape.
-        return (self._quoted in value or b"\\" in value) and key.isprintable() and host_of(value) == self._host
+        return key.isprintable() and self._is_ours(value)
 
 
 def read(uuid: str, entry: KeyValue) -> VM | Invalid:

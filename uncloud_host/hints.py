@@ -46,7 +46,7 @@ def watch(
             while not is_over() and (descriptor := bus.get_fd()) >= 0:  # sd-bus closes it itself when it is lost
                 for name in _drain(bus):  # first: subscribing may have read some
                     changed(name)
-                select.select([descriptor], [], [], _LEFT_OVER)
+                _wait(descriptor)
             raise SystemdError("the connection to the bus was lost")
         except (DBusBaseError, SystemdError, OSError, ValueError) as error:
             bus.close()
@@ -79,6 +79,13 @@ def _drain(bus: DBus) -> set[str | None]:
         elif not path.startswith(UNITS):
             names.add(None)  # Reloading or a new PID 1: look at everything
     return names
+
+
+def _wait(descriptor: int) -> None:
+    """Wait for the bus. select(2) knows no descriptor above 1023, and a recorder is open for each VM."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    waiting.poll(_LEFT_OVER * 1000)
 
 
 def _decoded(label: bytes) -> str:

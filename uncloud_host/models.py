@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -228,6 +229,15 @@ def parse(value: bytes) -> Entry:
 def host_of(value: bytes) -> str | None:
     """Whom an entry concerns, also when it is invalid or no JSON at all; None if it names nobody."""
     return host_and_status(value)[0]
+
+
+def names(host: str) -> Callable[[bytes], bool]:
+    """Make a test whether an entry concerns a host, which is quick about the very many that do not.
+
+    Parsed is only what may name it: in the name's own bytes, or in others if there is an escape.
+    """
+    quoted = json.dumps(host, ensure_ascii=False).encode()
+    return lambda value: (quoted in value or b"\\" in value) and host_of(value) == host
 
 
 def host_and_status(value: bytes) -> tuple[str | None, object]:

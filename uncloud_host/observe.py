@@ -48,7 +48,7 @@ class Units:
         known = self.observed.get(uuid)
         if known and self._listed.get(listed.name) == listed and listed.name not in self._doubted:
             return known
-        details = self._systemd.details(listed.name)
+        details = self._systemd.details(listed)
         evidence = unit.evidence(details.environment)
         if evidence and (limits := spool.limits(uuid, _start(evidence))) is not None:
             evidence = replace(evidence, limits=limits)  # its environment is still that of its start
@@ -87,7 +87,7 @@ class Units:
 
     def invocation(self, uuid: str) -> str:
         """Read which run it is, now: the last look may have missed that systemd restarted it."""
-        return self._systemd.details(unit.name(uuid)).invocation
+        return self._systemd.invocation(unit.name(uuid))
 
     def __contains__(self, uuid: object) -> bool:
         """Tell whether there is a unit of this VM; may be asked by another thread."""

@@ -12,7 +12,7 @@ from uncloud_host import config, machine, view
 from uncloud_host.desired import read
 from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.facts import Claim, Gone
-from uncloud_host.models import host_of, is_uuid
+from uncloud_host.models import host_of, is_uuid, names
 from uncloud_host.observe import Units
 from uncloud_host.store import Store
 from uncloud_host.systemd import Systemd, SystemdError
@@ -80,16 +80,20 @@ class Snapshot:
 
     def vms(self, *, everywhere: bool) -> list[Seen]:
         """Look at the VMs that concern this host, or at all."""
-        found = self._vms(lambda _uuid, value: everywhere or host_of(value) == self.me.host)
+        is_ours = names(self.me.host)
+        found = self._vms(lambda _uuid, value: everywhere or is_ours(value))
         return sorted(found, key=lambda seen: (seen.host if everywhere else "", seen.name, seen.uuid))
 
     def _vms(self, wanted: Callable[[str, bytes], bool]) -> list[Seen]:
         """Look at what is wanted and at what is here; only that is parsed, of what may be a hundred thousand."""
-        claims = {claim.uuid: claim for claim in self.store.all_claims()}
-        ours = {uuid for uuid, claim in claims.items() if claim.is_of(self.me)}
+        store, machine_id = self.store, self.me.machine_id.encode()
+        claims = {kv.key.removeprefix(store.claims): kv for kv in store.listed(store.claims)}
+        ours = {uuid for uuid, kv in claims.items() if machine_id in kv.value and store.as_claim(kv).is_of(self.me)}
         here = ours | self._units.observed.keys()
-        entries = {uuid: kv for uuid, kv in self.store.all_entries() if uuid in here or wanted(uuid, kv.value)}
-        return [self.seen(uuid, entries.get(uuid), claims.get(uuid)) for uuid in entries.keys() | here]
+        listed = ((kv.key.removeprefix(store.vms), kv) for kv in store.listed(store.vms))
+        entries = {uuid: kv for uuid, kv in listed if uuid in here or wanted(uuid, kv.value)}
+        there = {uuid: store.as_claim(claims[uuid]) for uuid in (entries.keys() | here) & claims.keys()}
+        return [self.seen(uuid, entries.get(uuid), there.get(uuid)) for uuid in entries.keys() | here]
 
     def find(self, word: str) -> str:
         """Tell which VM is meant. Raises Wrong."""

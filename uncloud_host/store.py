@@ -60,17 +60,6 @@ class Store:
                 found[uuid] = (entry, self.as_claim(claim) if claim else None)
         return found
 
-    def all_entries(self) -> Iterator[tuple[str, KeyValue]]:
-        """List the entries of all hosts, each with the uuid that its key says."""
-        for page in self._etcd.pages(self.vms):
-            for kv in page.entries:
-                yield kv.key.removeprefix(self.vms), kv
-
-    def all_claims(self) -> Iterator[Claim]:
-        """List the claims of all machines."""
-        for page in self._etcd.pages(self.claims):
-            yield from map(self.as_claim, page.entries)
-
     def listed(self, prefix: str, *, keys_only: bool = False) -> Iterator[KeyValue]:
         """List keys from one member of etcd, which is cheap, but not as they were before this call."""
         proved = self._etcd.position(prefix).revision

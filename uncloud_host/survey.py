@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from time import time
@@ -17,7 +17,7 @@ from uncloud_host.etcd import Connection, EtcdError, KeyValue
 from uncloud_host.events import Name
 from uncloud_host.facts import Claim, Desired, Gone, Me
 from uncloud_host.findings import Asked, Found, Key, Named, Shown
-from uncloud_host.models import Status, host_and_status, host_of, is_uuid
+from uncloud_host.models import Status, host_and_status, host_of, is_uuid, names
 from uncloud_host.observe import Units
 from uncloud_host.spool import Spool
 from uncloud_host.store import Store
@@ -82,7 +82,6 @@ class _Reader:
 
     def __init__(self, store: Store, me: Me, units: Collection[str], lasting: Collection[Key]) -> None:
         self._store, self._me = store, me
-        self._quoted = json.dumps(me.host, ensure_ascii=False).encode()
         self._wanted = set(units) | {about for _, about in lasting if is_uuid(about)}
         self._lasting = lasting
         self._named: dict[str, Named] = {}
@@ -96,39 +95,38 @@ class _Reader:
             kind in ("host-silent", "unknown-host") for kind, _ in self._lasting
         )
         there = hosts.keys() & audited if others else None
-        entries = dict(self._entries(there))
-        self._wanted |= entries.keys()
-        claims = {claim.uuid: claim for claim in self._claims(there)}
+        self._list(there)
         vms: dict[str, tuple[Desired, Claim | None]] = {
-            uuid: (read(uuid, entries[uuid]) if uuid in entries else Gone(uuid), claims.get(uuid))
-            for uuid in self._wanted | claims.keys()
+            uuid: (read(uuid, entry) if entry else Gone(uuid), claim)
+            for uuid, (entry, claim) in self._store.read_all(self._wanted).items()
         }
         unseen = [host for host in self._named if host not in hosts and host not in audited]
         return Asked(vms, hosts, audited, self._named, {host for host in unseen if self._store.has_logged(host)})
 
-    def _entries(self, there: Collection[str] | None) -> Iterator[tuple[str, KeyValue]]:
-        """Give those that concern us; count those of hosts that are not `there` (None: nobody asks about them)."""
+    def _list(self, there: Collection[str] | None) -> None:
+        """Find the entries that concern us; count what names hosts that are not `there` (None: nobody asks)."""
+        is_ours = names(self._me.host)
         for kv in self._store.listed(self._store.vms):
             uuid = kv.key.removeprefix(self._store.vms)
-            may_be_ours = uuid in self._wanted or self._quoted in kv.value or b"\\" in kv.value
-            if not may_be_ours and there is None:
-                continue
-            host, status = host_and_status(kv.value)
-            if uuid in self._wanted or host == self._me.host:
-                yield uuid, kv
-            if host and there is not None and host not in there and host != self._me.host and is_uuid(uuid):
-                named, should_run = self._named.setdefault(host, Named()), status in SHOULD_RUN
-                named.run += should_run
-                named.example = named.example or uuid * should_run
-                named.all += should_run or status == Status.TO_STOP
-
-    def _claims(self, there: Collection[str] | None) -> Iterator[Claim]:
+            if is_ours(kv.value):
+                self._wanted.add(uuid)
+            elif there is not None and is_uuid(uuid):
+                self._count(uuid, kv.value, there)
+        if there is None:
+            return
         for kv in self._store.listed(self._store.claims):
-            uuid = kv.key.removeprefix(self._store.claims)
-            if uuid in self._wanted or self._me.machine_id.encode() in kv.value:
-                yield self._store.as_claim(kv)
-            if there is not None and (host := host_of(kv.value)) and host not in there and host != self._me.host:
+            host = host_of(kv.value)
+            if host and host not in there and host != self._me.host:
                 self._named.setdefault(host, Named()).claims += 1
+
+    def _count(self, uuid: str, value: bytes, there: Collection[str]) -> None:
+        host, status = host_and_status(value)
+        if not host or host in there:
+            return
+        named, should_run = self._named.setdefault(host, Named()), status in SHOULD_RUN
+        named.run += should_run
+        named.example = named.example or uuid * should_run
+        named.all += should_run or status == Status.TO_STOP
 
 
 def _shown(kv: KeyValue) -> Shown:

@@ -9,8 +9,9 @@ is found out by exceptions; a connection that is not closed, though lost and for
 import contextlib
 import errno
 import select
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pystemd.daemon
@@ -26,6 +27,12 @@ SYSTEMD = b"org.freedesktop.systemd1"
 MANAGER = (b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
 UNITS = b"/org/freedesktop/systemd1/unit"
 _TRANSIENT = "/run/systemd/transient/"
+_CHANGED = "StateChangeTimestampMonotonic"
+_PROPERTIES = {
+    "ActiveState": (b"Unit", b"s"), "SubState": (b"Unit", b"s"), "InvocationID": (b"Unit", b"ay"),
+    "StateChangeTimestamp": (b"Unit", b"t"), _CHANGED: (b"Unit", b"t"),
+    "Environment": (b"Service", b"as"), "NRestarts": (b"Service", b"u"),
+}  # fmt: skip
 # No answer from systemd, but from the bus or the kernel: connection gone, nobody there, no reply in time.
 _LOST = {
     errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNREFUSED, errno.EBADF, errno.ENXIO,
@@ -52,6 +59,7 @@ class Listed:
     name: str
     state: State
     job: bool  # something is under way
+    asked: float = field(compare=False)  # when the list was asked for, on time.monotonic's clock, which is systemd's
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +81,31 @@ class Systemd:
 
     def units(self) -> list[Listed]:
         """List the units vm-*.service that systemd has in memory: 3 ms for 300."""
-        body = self._manager(b"ListUnitsByPatterns", b"asas", [], [f"{unit.PREFIX}*{unit.SUFFIX}".encode()])
-        return [Listed(row[0].decode(), unit.state(row[3].decode(), row[4].decode()), bool(row[7])) for row in body]
+        asked = time.monotonic()
+        rows = self._manager(b"ListUnitsByPatterns", b"asas", [], [f"{unit.PREFIX}*{unit.SUFFIX}".encode()])
+        return [
+            Listed(row[0].decode(), unit.state(row[3].decode(), row[4].decode()), bool(row[7]), asked) for row in rows
+        ]
 
-    def details(self, name: str) -> Details:
-        """Read what tells one run from another: seven short calls, for units that have changed."""
-        path, before = path_encode(UNITS, name.encode()), None
-        # The invocation last: a unit that vanishes meanwhile has none, and cannot seem to be one without environment.
-        where = {
-            b"ActiveState": (b"Unit", b"s"), b"SubState": (b"Unit", b"s"), b"StateChangeTimestamp": (b"Unit", b"t"),
-            b"Environment": (b"Service", b"as"), b"NRestarts": (b"Service", b"u"), b"InvocationID": (b"Unit", b"ay"),
-        }  # fmt: skip
-        found = {b"InvocationID": self._property(path, *where[b"InvocationID"], b"InvocationID")}
-        while found[b"InvocationID"] != before:  # else its state could be that of another run
-            before = found[b"InvocationID"]
-            found = {key: self._property(path, *place, key) for key, place in where.items()}
-        return Details(
-            state=unit.state(found[b"ActiveState"].decode(), found[b"SubState"].decode()),
-            environment=tuple(line.decode(errors="replace") for line in found[b"Environment"]),
-            invocation=bytes(found[b"InvocationID"]).hex(),
-            restarts=found[b"NRestarts"],
-            since=found[b"StateChangeTimestamp"] / unit.SECOND,
-        )
+    def details(self, listed: Listed) -> Details:
+        """Read what tells one run from another: five short calls, or as many as it takes while it changes."""
+        path = path_encode(UNITS, listed.name.encode())
+        run = self._read(path, "Environment", "NRestarts", "InvocationID", "StateChangeTimestamp")
+        # PID 1 notes the time of each change: if the last one is older than the list, then all is of that state.
+        if 0 < self._read(path, _CHANGED)[_CHANGED] < listed.asked * unit.SECOND:
+            return _details(listed.state, run)
+        before, now = None, run
+        while now["InvocationID"] != before:  # else its state could be that of another run
+            before = now["InvocationID"]
+            # The invocation last: a unit that vanishes meanwhile has none, and cannot seem to be without environment.
+            last = ("Environment", "NRestarts", "InvocationID")
+            now = self._read(path, "ActiveState", "SubState", "StateChangeTimestamp", *last)
+        return _details(unit.state(now["ActiveState"].decode(), now["SubState"].decode()), now)
+
+    def invocation(self, name: str) -> str:
+        """Read which run it is, now; nothing if there is none."""
+        found = self._read(path_encode(UNITS, name.encode()), "InvocationID")
+        return bytes(found["InvocationID"]).hex()
 
     def service(self, name: str) -> Service:
         """Tell how a service is that need not be a VM's."""
@@ -161,6 +172,10 @@ class Systemd:
     def _manager(self, method: bytes, signature: bytes, *values: object) -> Any:
         return self._call(*MANAGER, method, apply_signature(signature, list(values)))
 
+    def _read(self, path: bytes, *names: str) -> dict[str, Any]:
+        """Read properties of a service, in this order."""
+        return {name: self._property(path, *_PROPERTIES[name], name.encode()) for name in names}
+
     def _property(self, path: bytes, interface: bytes, rtype: bytes, name: bytes) -> Any:
         with self._errors():
             return self._open().get_property(SYSTEMD, path, SYSTEMD + b"." + interface, name, rtype)
@@ -195,6 +210,16 @@ class Systemd:
                 raise Refusal(text_of(error)) from None
             self._begin_anew()
             raise SystemdError(text_of(error)) from None
+
+
+def _details(state: State, found: Mapping[str, Any]) -> Details:
+    return Details(
+        state=state,
+        environment=tuple(line.decode(errors="replace") for line in found["Environment"]),
+        invocation=bytes(found["InvocationID"]).hex(),
+        restarts=found["NRestarts"],
+        since=found["StateChangeTimestamp"] / unit.SECOND,
+    )
 
 
 def _is_lost(bus: DBus) -> bool:

@@ -38,7 +38,8 @@ def take(arguments: Namespace, known: Config) -> int:
 def _of(now: Snapshot, host: str, to: Me) -> list[str]:
     """List what a dead host has claimed. Raises Wrong."""
     alive, _ = now.store.alive(host)
-    claims = [claim for claim in now.store.all_claims() if claim.host == host and not claim.is_of(to)]
+    all_claims = map(now.store.as_claim, now.store.listed(now.store.claims))
+    claims = [claim for claim in all_claims if claim.host == host and not claim.is_of(to)]
     if alive and any(claim.is_of(alive) for claim in claims):
         raise Wrong(f"--host: expected a dead host; {host} has shown a sign of life within the last minute")
     if not claims:

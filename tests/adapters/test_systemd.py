@@ -2,11 +2,14 @@
 
 import queue
 import re
+import resource
 import signal
 import subprocess
 import threading
 import uuid as uuids
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from uncloud_host.hints import watch
 from uncloud_host.models import VM, parse
 from uncloud_host.observe import Units
 from uncloud_host.qemu import Choices
-from uncloud_host.systemd import Refusal, Systemd, UnitExists
+from uncloud_host.systemd import Listed, Refusal, Systemd, UnitExists
 from uncloud_host.unit import Evidence, State, Value
 from waiting import eventually
 
@@ -47,6 +50,10 @@ def state(bus: Systemd, uuid: str) -> State:
     return {listed.name: listed.state for listed in bus.units()}.get(unit.name(uuid), State.ABSENT)
 
 
+def line(bus: Systemd, uuid: str) -> Listed:
+    return next(listed for listed in bus.units() if listed.name == unit.name(uuid))
+
+
 def ignores_term(uuid: str) -> bool:
     pid = run("systemctl", "show", f"vm-{uuid}", "-p", "MainPID", "--value").strip()
     (ignored,) = re.findall(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
@@ -57,12 +64,13 @@ def test_a_unit_is_started_seen_and_stopped(uuid: str) -> None:
     bus = Systemd()
     bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity"))
     eventually(lambda: state(bus, uuid) == State.RUNNING)
-    details = bus.details(unit.name(uuid))
+    details = bus.details(line(bus, uuid))
     found = unit.evidence(details.environment)
     assert found
     assert (found.host, found.name, found.claim) == ("vmhost1", "web-1", "c1")
     shown = run("systemctl", "show", f"vm-{uuid}", "-p", "InvocationID", "--value").strip()
     assert (details.invocation, details.restarts) == (shown, 0)
+    assert bus.invocation(unit.name(uuid)) == shown
     bus.stop(unit.name(uuid))
     eventually(lambda: state(bus, uuid) == State.ABSENT)
 
@@ -128,7 +136,7 @@ def test_failures_of_a_running_unit_are_forgotten(uuid: str) -> None:
     first = eventually(lambda: run("systemctl", "show", f"vm-{uuid}", "-p", "MainPID", "--value").strip() != "0")
     assert first
     run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", f"vm-{uuid}")
-    eventually(lambda: bus.details(unit.name(uuid)).restarts == 1 and state(bus, uuid) == State.RUNNING)
+    eventually(lambda: bus.details(line(bus, uuid)).restarts == 1 and state(bus, uuid) == State.RUNNING)
     units.look([])
     assert units.get(uuid).restarts == 1
     bus.reset_failed(unit.name(uuid))
@@ -136,6 +144,24 @@ def test_failures_of_a_running_unit_are_forgotten(uuid: str) -> None:
     changed = units.look([])
     assert (units.get(uuid).restarts, units.get(uuid).state) == (0, State.RUNNING)
     assert changed.keys() == {uuid}
+
+
+def test_what_is_read_is_never_of_a_list_that_is_older_than_it(uuid: str) -> None:
+    """What has not changed since the list is as the list says; what has is read with its state."""
+    bus = Systemd()
+    soon: dict[str, Value] = {"RestartUSec": 10_000, "RestartSteps": 0, "StartLimitIntervalUSec": 0}
+    bus.start(unit.name(uuid), properties(uuid, "/usr/bin/sleep", "infinity", Restart="always", **soon))
+    eventually(lambda: state(bus, uuid) == State.RUNNING)
+    listed = line(bus, uuid)
+    first = bus.details(listed)
+    shown = run("systemctl", "show", f"vm-{uuid}", "-p", "StateChangeTimestamp", "--value", "--timestamp=unix").strip()
+    assert (first.state, f"@{int(first.since)}") == (State.RUNNING, shown)
+    assert bus.details(replace(listed, state=State.STOPPING)).state == State.STOPPING  # nothing has changed since
+    run("systemctl", "kill", "--signal=KILL", f"vm-{uuid}")
+    eventually(lambda: bus.details(line(bus, uuid)).restarts == 1 and state(bus, uuid) == State.RUNNING)
+    second = bus.details(replace(listed, state=State.STOPPING))
+    assert (second.state, second.restarts) == (State.RUNNING, 1)
+    assert second.invocation != first.invocation
 
 
 def test_state_and_invocation_are_of_one_run(uuid: str) -> None:
@@ -163,6 +189,21 @@ def test_state_and_invocation_are_of_one_run(uuid: str) -> None:
     "disturbance", ["", "systemctl daemon-reload", "systemctl daemon-reexec", "systemctl restart dbus"]
 )
 def test_every_change_is_hinted_at(uuid: str, disturbance: str) -> None:
+    hears_of(uuid, disturbance)
+
+
+def test_on_any_descriptor(uuid: str) -> None:
+    """With a thousand VMs there are more than select(2) knows."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, limits[1]))
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1100):
+            files.enter_context(Path("/dev/null").open())
+        hears_of(uuid)
+
+
+def hears_of(uuid: str, disturbance: str = "") -> None:
     hints: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     over = threading.Event()
     thread = threading.Thread(target=watch, args=(hints.put, over.is_set))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ PACKAGES = ("systemd", "dbus", "etcd-server", "qemu-system-x86", "python3")
 MEASURED = """
 "executing": told by systemd itself, ActiveEnterTimestamp of a Type=exec unit: its exec of QEMU succeeded.
 `systemd-run` and the loop make the very same unit: all properties, programs and files.
-{cpus} CPUs, load {load:.1f} before.
+{machine}; load {load:.1f} before.
 p99 of fewer than 100 is the largest. Figures of different machines or runs cannot be compared; ratios in one run can.
 """
 
@@ -36,6 +37,18 @@ def measure(names: list[str], sizes: Sizes) -> list[Figure]:
             print(table(figures), file=sys.stderr, flush=True)  # all of it takes an hour: nothing measured is lost
         found += figures
     return found
+
+
+def machine() -> str:
+    """What was measured on: the machine, its kernel, and what the hosts run."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    words = ["dpkg-query", "--show", "--showformat=${Package} ${Version}, ", *PACKAGES]
+    asked = tree.inside(tree.host(deb.build(SOURCE)), words)
+    asked.check_returncode()
+    versions = asked.stdout.removesuffix(", ")
+    cpu = model[1] if model else os.uname().machine
+    return f"{os.cpu_count()} CPUs ({cpu}), {memory:.0f} GiB, Linux {os.uname().release}; {versions}"
 
 
 def main() -> int:
@@ -52,8 +65,8 @@ def main() -> int:
         parser.error("--plot: expected systemd-run and grow among the rows")
     if arguments.plot and not shutil.which("gnuplot"):
         parser.error("--plot: expected gnuplot to be installed (apt install gnuplot-nox)")
-    load = os.getloadavg()[0]
     try:
+        where, load = machine(), os.getloadavg()[0]
         figures = measure(rows, SMALL if arguments.small else Sizes())
     except (LabError, CommandFailed, AssertionError, subprocess.TimeoutExpired) as error:
         print(f"tests/bench/run: {error}", file=sys.stderr)
@@ -61,9 +74,9 @@ def main() -> int:
     if arguments.plot:
         plot(figures, arguments.plot)
     if arguments.json:
-        print(json.dumps({"cpus": os.cpu_count(), "load": load, "figures": [told(one) for one in figures]}, indent=1))
+        print(json.dumps({"machine": where, "load": load, "figures": [told(one) for one in figures]}, indent=1))
     else:
-        print(MEASURED.format(cpus=os.cpu_count(), load=load))
+        print(MEASURED.format(machine=where, load=load))
         print(table(figures))
     return 0
 

@@ -136,7 +136,7 @@ def at_once(bench: Bench) -> list[Figure]:
 def reboot(bench: Bench) -> list[Figure]:
     """A host boots that is to run many VMs, beside the same loop."""
     world, count = bench.world(), bench.sizes.reboot
-    loop = _each(measured(world.host, "burst", world.name, count, 1)["loop"], "active")
+    loop = _each(measured(world.host, "burst", world.name, count, bench.sizes.rounds)["loop"], "active")
     measured(world.host, "fleet", "put", world.name, count)
     ours = []
     for _ in range(bench.sizes.rounds):

@@ -42,7 +42,7 @@ class Etcd:
         return True
 
     def _put(self, value: bytes) -> None:
-        self.entry = dataclasses.replace(self.entry, value=value, mod_revision=self.entry.mod_revision + 1)
+        self.entry = self.entry._replace(value=value, mod_revision=self.entry.mod_revision + 1)
 
 
 def ask(command: str, etcd: Etcd, observed: Observed = ABSENT) -> str:

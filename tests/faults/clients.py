@@ -37,10 +37,15 @@ class Wish:
     tried: list[float] = field(default_factory=list)  # when each of them was, first, on time.monotonic's clock
     deleted: list[float] = field(default_factory=list)  # when its entry was to be deleted
 
-    def was_tried(self, value: str, before: float) -> bool:
-        """Whether its user had asked for this by then: a text, what an agent made of it, or that it be deleted."""
-        number = json.loads(value)["x-write"] if value else None
-        return any(at < before for at in self.deleted) if number is None else self.tried[number] < before
+    def when(self, value: str) -> float:
+        """When its user first tried to write this, of which an agent may have made something else."""
+        return self.tried[json.loads(value)["x-write"]]
+
+    def was_asked(self, value: str, after: float, before: float) -> bool:
+        """Whether this was asked for in time: a text, or (nothing) that it be deleted, which may have come late."""
+        if value:
+            return self.when(value) < before
+        return any((at > after or self.was_repeated) and at < before for at in self.deleted)
 
     @property
     def image(self) -> str:

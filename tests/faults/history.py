@@ -81,6 +81,10 @@ class History:
         """The first revision that a user's text had in this history; 0 if it is of an earlier one."""
         return next((change.revision for change in list(self.changes) if change.value == text), 0)
 
+    def value(self, uuid: str, revision: int) -> str:
+        """What an entry was at the revision of one of its changes; nothing if that is not known."""
+        return next((one.value for one in list(self.changes) if (one.uuid, one.revision) == (uuid, revision)), "")
+
     def asked(self, run: Run, began: float) -> list[Change]:
         """What was asked for, after a run was started, that ends it: by whom does not matter, `wrongs` sees to that.
 

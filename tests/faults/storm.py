@@ -120,7 +120,7 @@ class Storm:
         eventually(lambda: not self._deaf(), within=DEAF, every=1, what=lambda: self.report(self._deaf()))
         self.tally.usages.append(usage(self.cluster.worlds[0]))
         of_etcd.mark(self.sky)  # the agents may have acted on what our own watch has yet to hear
-        wrong = self.wrongs() + self.tally.too_much()
+        wrong = self.wrongs() + self._not_restarted(self.cluster.witness.runs()) + self.tally.too_much()
         assert not wrong, self.report(wrong)
         eventually(lambda: not not_mailed(look(self.cluster)), within=MAILED, every=1,
                    what=lambda: self.report(not_mailed(look(self.cluster))))  # fmt: skip
@@ -156,7 +156,10 @@ class Storm:
         """List VMs that run on although their users asked for a restart, and for nothing since."""
         last = {wish.uuid: wish.texts[-1] for wish in self.wishes if wish.asked == "on"}
         asked = {uuid: self.history.revision(text) for uuid, text in last.items() if "TO_RESTART" in text}
-        return [f"not restarted: {run}" for run in runs if run.gone is None and run.revision < asked.get(run.uuid, 0)]
+        return [
+            f"not restarted: {run}" for run in runs
+            if run.gone is None and (run.revision if run.first > self.history.since else 0) < asked.get(run.uuid, 0)
+        ]  # fmt: skip
 
     def _is_explained(self, run: Run) -> bool:
         same = [
@@ -164,9 +167,11 @@ class Storm:
         ]
         asked = self.history.asked(run, min(one.first for one in same))
         wish = next((wish for wish in self.wishes if wish.uuid == run.uuid), None)
-        assert run.gone is not None
-        in_time = [one for one in asked if wish is None or wish.was_tried(one.value, before=run.gone)]
-        return bool(in_time) or any(cause.explains(run) for cause in self.causes)
+        if wish and run.gone:
+            by = self.history.value(run.uuid, run.revision)
+            began = wish.when(by) if by else 0.0
+            asked = [one for one in asked if wish.was_asked(one.value, after=began, before=run.gone)]
+        return bool(asked) or any(cause.explains(run) for cause in self.causes)
 
     def report(self, wrong: list[str]) -> str:
         """For the reader of a failed test."""
@@ -209,10 +214,8 @@ def stormy(cluster: Cluster, ceph: Ceph) -> Iterator[Storm]:
 def failures(world: World, since: datetime) -> list[str]:
     """Ends of the agent that it chose itself, and programs of ours that showed a traceback."""
     words = ["journalctl", "--no-pager", "-o", "short-precise", f"--since=@{since.timestamp():.0f}"]
-    lines = world.host.run(
-        *words, "--grep=Traceback|uncloud-host.service: (Main process exited|.* timed out)", check=False
-    ).stdout
+    lines = world.host.run(*words, "--grep=Traceback|uncloud-host.service: Main process exited", check=False).stdout
     return [
         f"{world.name}: {line}" for line in lines.splitlines()
-        if "status=9/KILL" not in line  # that is the weather's
+        if "Traceback" in line or ("Main process exited" in line and "status=9/KILL" not in line)
     ]  # fmt: skip

@@ -111,19 +111,19 @@ def test_a_unit_made_by_hand(clean: World) -> None:
     told(world, f"vm-{uuid}.service is no unit", "foreign", "resolved")
 
 
-@pytest.mark.parametrize("memory", [16, "much"])
+@pytest.mark.parametrize(("nobody", "memory"), [("vmhost97", 16), ("vmhost99", "much")])
 def test_an_entry_for_a_host_that_nobody_knows_even_if_that_is_not_all_that_is_wrong(
-    clean: World, memory: object
+    clean: World, nobody: str, memory: object
 ) -> None:
     world = clean
-    uuid = world.put(str(uuids.uuid4()), host="vmhost99", memory=memory)
-    assert found(world) == [("unknown-host", "vmhost99")]
+    uuid = world.put(str(uuids.uuid4()), host=nobody, memory=memory)
+    assert found(world) == [("unknown-host", nobody)]
     for _ in range(2):
         tell(world)
-    told(world, "vmhost99", "unknown-host")
+    told(world, nobody, "unknown-host")
     world.delete(uuid)
     tell(world)
-    told(world, "vmhost99", "unknown-host", "resolved")
+    told(world, nobody, "unknown-host", "resolved")
 
 
 def test_an_entry_changed_under_a_running_vm_is_listed_and_told_to_nobody(clean: World) -> None:

@@ -1,5 +1,5 @@
-"""Runs on a host: what a start, the agent, its list and an audit cost as the number of VMs grows, with M entries of
-other hosts in etcd; print one JSON object.
+"""Runs on a host: what a start, the agent, its list and an audit cost as the number of VMs grows, with M entries and
+claims of other hosts in etcd; print one JSON object.
 
     python3 grow.py HOST M SECONDS N...
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from here import (
     active,
+    claims,
     delete_all,
     entry,
     memory,
@@ -75,6 +76,7 @@ def main() -> None:
     QEMU.chmod(0o755)
     presence(host)
     others(1, entries)
+    claims(entries)
     found: dict[int, dict[str, object]] = {}
     vms: list[str] = []
     for size in sizes:

@@ -132,6 +132,12 @@ def others(number: int, count: int) -> None:
         )
 
 
+def claims(count: int) -> None:
+    """Write the claims that the other hosts have on these."""
+    for start in range(0, count, AT_ONCE):
+        put_all((f"/v1/claim/{_uuid(index)}", _claim(index)) for index in range(start, min(count, start + AT_ONCE)))
+
+
 def presence(host: str) -> None:
     """Make the others seem alive, and audited: else an audit reads all their entries, to say who is silent."""
     ours = json.loads(run("etcdctl", "get", "--print-value-only", f"/v1/host/{host}"))
@@ -153,6 +159,12 @@ def _entry(index: int, number: int) -> str:
     nics = [{"bridge": "br-customers", "mac": mac}]
     made = {"host": f"other{index % OTHERS}.example.org", "name": f"customer-{index}", "memory": 4096, "disks": disks}
     return json.dumps(made | {"nics": nics, "cpu": {"cores": 4}, "status": "RUNNING", "x-change": number})
+
+
+def _claim(index: int) -> str:
+    number = index % OTHERS
+    ids = {"machine_id": f"{number + 1:032x}", "boot_id": str(uuid.UUID(int=number)), "id": f"{index:032x}"}
+    return json.dumps({"host": f"other{number}.example.org"} | ids | {"entry": index, "since": "2026-11-28T09:00:00Z"})
 
 
 def timed(*command: str) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from here import (
     active,
+    claims,
     delete_all,
     disk,
     entry,
@@ -84,6 +85,7 @@ def main() -> None:
     found: dict[str, object] = {"memory_before": memory(AGENT)}
     presence(host)
     others(1, entries)
+    claims(entries)
     wait(lambda: len(active("vm-*.service")) == count, "all are active", every=1)
     found["memory"], found["idle"] = memory(AGENT), idle(seconds)
     found["digested"] = digested(entries)

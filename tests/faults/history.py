@@ -77,7 +77,7 @@ class History:
                 before = change.value
         return found
 
-    def revision(self, text: str) -> int:
+    def revision_of(self, text: str) -> int:
         """The first revision that a user's text had in this history; 0 if it is of an earlier one."""
         return next((change.revision for change in list(self.changes) if change.value == text), 0)
 

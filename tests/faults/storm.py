@@ -155,7 +155,7 @@ class Storm:
     def _not_restarted(self, runs: Sequence[Run]) -> list[str]:
         """List VMs that run on although their users asked for a restart, and for nothing since."""
         last = {wish.uuid: wish.texts[-1] for wish in self.wishes if wish.asked == "on"}
-        asked = {uuid: self.history.revision(text) for uuid, text in last.items() if "TO_RESTART" in text}
+        asked = {uuid: self.history.revision_of(text) for uuid, text in last.items() if "TO_RESTART" in text}
         return [
             f"not restarted: {run}" for run in runs
             if run.gone is None and (run.revision if run.first > self.history.since else 0) < asked.get(run.uuid, 0)

@@ -100,6 +100,7 @@ class Weather:
         try:
             with kind.fault(self._sky, self._chance) as target:
                 if not target:  # nothing was there to do it to
+                    self.done[kind.name] += 0  # what never finds anything is seen in the table
                     return
                 is_over.wait(hold)
         except Exception as error:

@@ -37,7 +37,7 @@ from uncloud_host.runs import Boots
 from uncloud_host.spool import Spool
 from uncloud_host.standing import Standing
 from uncloud_host.store import Store
-from uncloud_host.systemd import Systemd, SystemdError
+from uncloud_host.systemd import Systemd, SystemdError, text_of
 from uncloud_host.taps import Sweeper
 from uncloud_host.telling import Teller
 from uncloud_host.threads import Threads
@@ -125,13 +125,13 @@ class Agent:
             if over:
                 return over.error
             now = time.monotonic()
-            self._show_life()
             everything = now >= full_pass or any(map(is_about_everything, messages))
             try:
+                self._show_life()
                 self._pass(messages, everything=everything)
-            except (EtcdError, SystemdError) as error:
-                if str(error) != problem:
-                    problem = str(error)
+            except (EtcdError, SystemdError, OSError) as error:  # the last: no descriptor is left, or a disk is ill
+                if text_of(error) != problem:
+                    problem = text_of(error)
                     logger.warning("%s; nothing is concluded from that, the pass is made again", problem)
                 full_pass = time.monotonic() + AGAIN
                 continue

@@ -252,6 +252,8 @@ def _encoded(value: Value, signature: bytes) -> object:
 
 def text_of(error: Exception) -> str:
     """Give what an error says as text."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join([*([str(error.filename)] if error.filename else []), error.strerror])
     text = getattr(error, "err_message", b"") or str(error) or type(error).__name__
     return text.decode(errors="replace") if isinstance(text, bytes) else text
 

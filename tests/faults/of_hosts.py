@@ -104,8 +104,10 @@ def run_is_full(sky: Sky, chance: random.Random) -> Iterator[str]:
 
 @contextmanager
 def the_agent_has_no_file_descriptors(sky: Sky, chance: random.Random) -> Iterator[str]:
-    with _is_on(sky, chance.choice(sky.cluster.worlds)) as world:
-        sky.excused.add(world.name)  # what it cannot read it takes for missing, and tries again in five minutes
+    """What it cannot read it takes for missing, and tries again in five minutes; gRPC may abort it."""
+    with _is_on(sky, chance.choice(sky.mortal)) as world:
+        sky.excused.add(world.name)
+        sky.starved.add(world.name)
         done = world.shell(f"{AGENT} prlimit --pid $pid --nofile=8: && echo $pid", check=False)
         yield f"{world.name}, {done}" if done else ""
         world.shell(f"{AGENT} prlimit --pid $pid --nofile=1024:", check=False)

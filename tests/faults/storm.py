@@ -142,7 +142,11 @@ class Storm:
         told = boots.told(self.cluster, self.wishes, self._began)
         self._boots |= told.keys()
         found += self.history.wrongs(self.wishes) + boots.twice(told)
-        return found + [line for world in self.cluster.worlds for line in failures(world, self._began)]
+        return found + [line for world in self.cluster.worlds for line in self._failures(world)]
+
+    def _failures(self, world: World) -> list[str]:
+        found = failures(world, self._began)
+        return [line for line in found if "status=6/ABRT" not in line or world.name not in self.sky.starved]
 
     def _deaf(self) -> list[str]:
         return boots.deaf(self.cluster, self.sky.flooded)

@@ -56,6 +56,7 @@ class Sky:
     history: History
     power: dict[str, threading.RLock]  # held by whoever needs that a host is on, or takes it down
     excused: set[str] = field(default_factory=set)  # VMs and hosts for which users may have to ask again
+    starved: set[str] = field(default_factory=set)  # hosts whose agent gRPC may have aborted
     flooded: set[str] = field(default_factory=set)  # VMs of which journald keeps no more lines for half a minute
 
     @property

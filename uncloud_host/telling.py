@@ -57,15 +57,20 @@ class Teller:
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
+        self._unkept[event.id] = event
         try:
-            new = keeping.keep(event, self._spool, self._troubles)
+            self._keep()
         except OSError as error:
-            if not self._unkept:
+            if len(self._unkept) == 1:
                 logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
-            self._unkept[event.id] = event
-            return
-        if new:
-            self._new(event)
+
+    def _keep(self) -> None:
+        """Keep on disk what is not yet there, in the order in which it happened. Raises OSError."""
+        for event in list(self._unkept.values()):
+            is_new = keeping.keep(event, self._spool, self._troubles)
+            del self._unkept[event.id]
+            if is_new:
+                self._new(event)
 
     def _new(self, event: Event) -> None:
         self.counts.told(event)
@@ -100,11 +105,8 @@ class Teller:
 
     def end_pass(self) -> None:
         """Pass on what is told together, and try again to keep what could not be kept."""
-        for event in list(self._unkept.values()):
-            with suppress(OSError):
-                if keeping.keep(event, self._spool, self._troubles):
-                    self._new(event)
-                del self._unkept[event.id]
+        with suppress(OSError):
+            self._keep()
         if self._has_held:
             self._has_held = False
             self.pass_on()

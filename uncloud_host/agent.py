@@ -13,7 +13,7 @@ import importlib.metadata
 import logging
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from uncloud_host import machine, news, spool, supplies, systemd
 from uncloud_host.act import Hands
@@ -126,9 +126,10 @@ class Agent:
                 return over.error
             now = time.monotonic()
             everything = now >= full_pass or any(map(is_about_everything, messages))
+            names = self._take(messages)  # before anything can fail: it is not said again
+            self._show_life()
             try:
-                self._show_life()
-                self._pass(messages, everything=everything)
+                self._pass(names, everything=everything)
             except (EtcdError, SystemdError, OSError) as error:  # the last: no descriptor is left, or a disk is ill
                 if text_of(error) != problem:
                     problem = text_of(error)
@@ -140,9 +141,7 @@ class Agent:
                 problem = ""
                 full_pass = now + FULL_PASS
 
-    def _pass(self, messages: Sequence[Message], *, everything: bool) -> None:
-        names, uuids = self._take(messages)
-        self._unfinished |= uuids
+    def _pass(self, names: set[str | None], *, everything: bool) -> None:
         self._note(self._units.look(names))
         self._hands.given.clear()
         self._standing.check_name(self._units.observed)
@@ -207,20 +206,19 @@ class Agent:
             self._tidy()
             self._report()
 
-    def _take(self, messages: Iterable[Message]) -> tuple[set[str | None], set[str]]:
-        """Sort hints into names of units and uuids of entries, and follow how we stand with etcd."""
+    def _take(self, messages: Iterable[Message]) -> set[str | None]:
+        """Give the names of units that may have changed, remember which VMs, and follow how we stand with etcd."""
         names: set[str | None] = set()
-        uuids: set[str] = set()
         for message in messages:
             match message:
                 case UnitChanged(name):
                     names.add(name)
                 case LookedAt(uuid):
-                    uuids.add(uuid)
+                    self._unfinished.add(uuid)
                 case Said(uuid, invocation, signs):
                     self._teller.seen(uuid, invocation, signs)
                 case news.Changed(keys, deleted):
-                    uuids |= self._changed(keys)
+                    self._unfinished |= self._changed(keys)
                     self._trust.deleted({self._entries.uuid(key): revision for key, revision in deleted.items()})
                 case news.Lost(reason):
                     logger.warning("%s; VMs run on, starts and stops wait until it is back", reason)
@@ -233,7 +231,7 @@ class Agent:
                     if message.regressed:
                         self._register.repeat()
                     self._trust.synced(message)
-        return names, uuids
+        return names
 
     def _changed(self, keys: Mapping[str, int]) -> set[str]:
         for key, revision in keys.items():

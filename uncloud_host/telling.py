@@ -57,11 +57,12 @@ class Teller:
 
     def tell(self, event: Event) -> None:
         """Keep an event and say it in the journal, if nobody has yet."""
+        is_first = not self._unkept
         self._unkept[event.id] = event
         try:
             self._keep()
         except OSError as error:
-            if len(self._unkept) == 1:
+            if is_first:
                 logger.warning("events cannot be kept on disk (%s); they are kept in memory meanwhile", error)
 
     def _keep(self) -> None:

@@ -112,7 +112,7 @@ class Storm:
                 user.insist(truth.entries, self.sky.excused)
             self._confirm(truth)
             wrong[:] = complaints(truth, self.wishes, self.since, self._unknowable(truth.runs))
-            wrong[:] += self._not_restarted(truth.runs)
+            wrong.extend(self._not_restarted(truth.runs))
             return not wrong
 
         eventually(is_settled, within=within, every=0.5, what=lambda: self.report(wrong))

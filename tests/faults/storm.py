@@ -169,11 +169,12 @@ class Storm:
         same = [
             one for one in self.cluster.witness.runs(run.uuid) if (one.host, one.revision) == (run.host, run.revision)
         ]
-        asked = self.history.asked(run, min(one.first for one in same))
+        first, since = min(one.first for one in same), self.history.since
+        asked = self.history.asked(run, first)
         wish = next((wish for wish in self.wishes if wish.uuid == run.uuid), None)
         if wish and run.gone:
-            by = self.history.value(run.uuid, run.revision)
-            began = wish.when(by) if by else 0.0
+            by = self.history.value(run.uuid, run.revision) if first > since else ""  # else of another history
+            began = wish.when(by) if by else since
             asked = [one for one in asked if wish.was_asked(one.value, after=began, before=run.gone)]
         return bool(asked) or any(cause.explains(run) for cause in self.causes)
 

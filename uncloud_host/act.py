@@ -139,6 +139,8 @@ class Hands:
                 return problem
             raise
         except Refusal as refusal:
+            if self.systemd.is_stopping():  # only since we asked
+                return ""
             return f"systemd refused the unit: {refusal}"
         return ""
 

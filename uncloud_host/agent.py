@@ -102,6 +102,7 @@ class Agent:
         self._life = self._check = 0.0  # when the next sign of life and the next look at claims are due
         self._untold: dict[str, tuple[Observed, Observed]] = {}  # units, and nobody has been told
         self._unfinished: set[str] = set()  # to be looked at again: something went wrong on the way
+        self._said: list[Said] = []  # by QEMU, and nobody has been told
 
     def run(self) -> str:
         """Work until asked to stop; return why it ended, if it was not by request. Raises WrongName."""
@@ -127,8 +128,8 @@ class Agent:
             now = time.monotonic()
             everything = now >= full_pass or any(map(is_about_everything, messages))
             names = self._take(messages)  # before anything can fail: it is not said again
-            self._show_life()
             try:
+                self._show_life()
                 self._pass(names, everything=everything)
             except (EtcdError, SystemdError, OSError) as error:  # the last: no descriptor is left, or a disk is ill
                 if text_of(error) != problem:
@@ -142,6 +143,9 @@ class Agent:
                 full_pass = now + FULL_PASS
 
     def _pass(self, names: set[str | None], *, everything: bool) -> None:
+        for said in list(self._said):
+            self._teller.seen(said.uuid, said.invocation, said.signs)
+            self._said.remove(said)
         self._note(self._units.look(names))
         self._hands.given.clear()
         self._standing.check_name(self._units.observed)
@@ -215,8 +219,8 @@ class Agent:
                     names.add(name)
                 case LookedAt(uuid):
                     self._unfinished.add(uuid)
-                case Said(uuid, invocation, signs):
-                    self._teller.seen(uuid, invocation, signs)
+                case Said():
+                    self._said.append(message)
                 case news.Changed(keys, deleted):
                     self._unfinished |= self._changed(keys)
                     self._trust.deleted({self._entries.uuid(key): revision for key, revision in deleted.items()})

@@ -7,6 +7,7 @@ replaced, but these functions look first whether this call is the last: whether 
     moment  before or after
     about  texts that are all in its arguments
     nth    which of those calls
+    signal  SIGKILL, or SIGSTOP: then it is asleep there
 
 The plan is used up by being renamed to DONE, so one plan is one death. Without a plan the agent is as it always is.
 """
@@ -60,7 +61,7 @@ def _die_if_planned(name: str, moment: str, arguments: list[Any]) -> None:
     if _calls[text] < plan["nth"]:
         return
     original_rename(PLAN, DONE)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.Signals[plan["signal"]])
 
 
 original_rename: Callable[[Path, Path], None] = os.rename  # Path.rename may be one of those that die

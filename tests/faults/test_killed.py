@@ -6,15 +6,16 @@ Only the moment of death is chosen, see dies.py; agent, etcd, systemd, QEMU and 
 import email
 import email.policy
 import json
-from collections.abc import Iterator
+import uuid as uuids
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from faults import dies
-from faults.boundaries import BOUNDARIES, CALLS, CASES, OFF, ON, SCENARIOS, Scenario
+from faults.boundaries import BOUNDARIES, CALLS, CASES, OFF, ON, SCENARIOS, START, Scenario
 from lab import Lab
-from system.cluster import COUNTER
+from system.cluster import COUNTER, Cluster
 from system.witness import Witness
 from system.world import IMAGES, MAILBOX, World
 from waiting import eventually
@@ -33,6 +34,10 @@ RestartSteps=0
 @pytest.fixture(scope="module", autouse=True)
 def mortal(world: World) -> None:
     """The agent of this file's host dies when it is told to."""
+    make_mortal(world)
+
+
+def make_mortal(world: World) -> None:
     world.host.push(Path(dies.__file__), PROGRAM)
     drop_in = DROP_IN.format(words=" ".join([PROGRAM, *CALLS]))
     world.host.push(drop_in, "/etc/systemd/system/uncloud-host.service.d/dies.conf")
@@ -86,18 +91,34 @@ def test_nothing_came_later(world: World, witness: Witness, done: dict[str, Scen
     assert not [line for line in world.agent_lines() if "Traceback" in line]
 
 
+def test_a_host_that_goes_down_while_a_vm_is_to_be_started(new_cluster: Callable[..., Cluster]) -> None:
+    """PID 1 refuses it then, which says nothing of the VM: it was FAILED, and started five minutes after the boot."""
+    cluster = new_cluster(names=["vmhost9"])
+    (world,) = cluster.worlds
+    make_mortal(world)
+    world.wait_ready()
+    uuid = str(uuids.uuid4())
+    plan(world, uuid, "before", START, "", signal="SIGSTOP")
+    world.put(uuid, disks=[world.disk(uuid)])
+    eventually((world.host.root / str(dies.DONE)[1:]).exists, what="it is about to start the VM")
+    world.host.shutdown()  # PID 1 wakes it to end it
+    assert world.entry(uuid).get("status") is None
+    cluster.boot(world)
+    world.wait_status(uuid, "RUNNING")
+
+
 def agent(world: World) -> str:
     """The agent that has made its first full pass; nothing while there is none."""
     pid, state = world.shell("systemctl show --value -p MainPID,ActiveState uncloud-host").split()
     return pid if state == "active" else ""
 
 
-def plan(world: World, uuid: str, moment: str, call: str, about: str) -> None:
-    """Tell the agent where to die."""
+def plan(world: World, uuid: str, moment: str, call: str, about: str, *, signal: str = "SIGKILL") -> None:
+    """Tell the agent where to die, or where to fall asleep."""
     root = world.host.root
     (root / str(dies.DONE)[1:]).unlink(missing_ok=True)
     new_ = root / f"{dies.PLAN}.new"[1:]
-    new_.write_text(json.dumps({"call": call, "moment": moment, "about": [uuid, about], "nth": 1}))
+    new_.write_text(json.dumps({"call": call, "moment": moment, "about": [uuid, about], "nth": 1, "signal": signal}))
     new_.rename(root / str(dies.PLAN)[1:])
 
 

@@ -101,6 +101,7 @@ class History:
 
     def _follow(self) -> None:
         while not self._is_over.wait(AGAIN):
+            since = self.since
             words = ["watch", "--prefix", "/v1/vm", f"--rev={self.revision + 1}", "--write-out=json"]
             try:
                 self._watch = self._cluster.etcd.popen(
@@ -108,6 +109,8 @@ class History:
                 )
             except (LabError, StopIteration):  # no host is there at the moment
                 continue
+            if self.since != since:  # it waits for a revision of an earlier history
+                self._watch.kill()
             with self._watch as process:
                 assert process.stdout
                 for line in process.stdout:

@@ -60,6 +60,7 @@ class Storm:
         self.since = self._began = datetime.now(UTC)  # when etcd's history began; when the last storm did
         self._boots: set[tuple[str, str, int]] = set()  # that guests told
         self._explained: set[str] = set()  # invocations, when etcd's history was still that of their time
+        self._unheard: set[str] = set()  # invocations of which journald may have dropped what their guests said
         self._power = {world.name: RLock() for world in cluster.worlds}
 
     def rage(self, seed: int, seconds: float) -> None:
@@ -149,7 +150,9 @@ class Storm:
         return [line for line in found if "status=6/ABRT" not in line or world.name not in self.sky.starved]
 
     def _deaf(self) -> list[str]:
-        return boots.deaf(self.cluster, self.sky.flooded)
+        mute = boots.mute(self.cluster)
+        self._unheard |= {run.invocation for run in mute if run.uuid in self.sky.flooded}
+        return [f"has not booted: {run}" for run in mute if run.invocation not in self._unheard]
 
     def _unknowable(self, runs: Sequence[Run]) -> set[str]:
         """List runs that began when their host was about to lose its power: no disk, no journal knows of them."""
@@ -176,7 +179,8 @@ class Storm:
             by = self.history.value(run.uuid, run.revision) if first > since else ""  # else of another history
             began = wish.when(by) if by else since
             asked = [one for one in asked if wish.was_asked(one.value, after=began, before=run.gone)]
-        return bool(asked) or any(cause.explains(run) for cause in self.causes)
+        by_ceph = wish and wish.image and gave_up(self.cluster, run)
+        return bool(asked or by_ceph) or any(cause.explains(run) for cause in self.causes)
 
     def report(self, wrong: list[str]) -> str:
         """For the reader of a failed test."""
@@ -214,6 +218,13 @@ def stormy(cluster: Cluster, ceph: Ceph) -> Iterator[Storm]:
     storm = Storm(cluster, ceph)
     with storm.history:
         yield storm
+
+
+def gave_up(cluster: Cluster, run: Run) -> bool:
+    """Whether QEMU itself ended a run, as it does if Ceph's monitors do not answer for ten seconds."""
+    world = next(world for world in cluster.worlds if world.name == run.host)
+    words = ["--grep=error connecting: Connection timed out", f"_SYSTEMD_INVOCATION_ID={run.invocation}"]
+    return bool(world.host.run("journalctl", "--quiet", "--lines=1", *words, check=False).stdout)
 
 
 def failures(world: World, since: datetime) -> list[str]:

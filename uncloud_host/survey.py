@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from time import time
@@ -43,13 +44,17 @@ class Survey:
     def look(self) -> Found:
         """Read everything. Raises SystemdError."""
         lasting = {(one.kind, one.about): _seconds(one.since) for one in self._troubles.all()}
-        programs = processes.programs()  # before the units: one that has begun since is not taken for a stranger
-        self._units.look([])
-        names = [one.name for one in self._systemd.units() if one.state != State.ABSENT]
-        programs = processes.alive(programs)
+        reader = _Reader(self.store, self.me, lasting.keys())
+        with ThreadPoolExecutor(1) as beside:  # etcd answers while PID 1 does, on another core
+            listing = beside.submit(reader.list)
+            programs = processes.programs()  # before the units: one that has begun since is not taken for a stranger
+            self._units.look([])
+            names = [one.name for one in self._systemd.units() if one.state != State.ABSENT]
+            programs = processes.alive(programs)
         self.problem, etcd = "", None
         try:
-            etcd = _Reader(self.store, self.me, self._units.observed.keys(), lasting.keys()).read()
+            listing.result()
+            etcd = reader.read(self._units.observed.keys())
         except EtcdError as error:
             self.problem = str(error)
         ends = [end for _, end in self._spool.ends() if end]
@@ -80,30 +85,37 @@ class Survey:
 class _Reader:
     """Reads what etcd says. Only what concerns us is parsed, of what may be a hundred thousand."""
 
-    def __init__(self, store: Store, me: Me, units: Collection[str], lasting: Collection[Key]) -> None:
+    def __init__(self, store: Store, me: Me, lasting: Collection[Key]) -> None:
         self._store, self._me = store, me
-        self._wanted = set(units) | {about for _, about in lasting if is_uuid(about)}
+        self._wanted = {about for _, about in lasting if is_uuid(about)}
         self._lasting = lasting
+        self._hosts: dict[str, Shown] = {}
+        self._audited: set[str] = set()
         self._named: dict[str, Named] = {}
 
-    def read(self) -> Asked:
-        """Raises EtcdError."""
-        hosts = {kv.key.removeprefix(self._store.hosts): _shown(kv) for kv in self._store.listed(self._store.hosts)}
+    def list(self) -> None:
+        """List all keys that may concern us. Raises EtcdError."""
+        self._hosts = {
+            kv.key.removeprefix(self._store.hosts): _shown(kv) for kv in self._store.listed(self._store.hosts)
+        }
         audits = self._store.listed(self._store.audits, keys_only=True)
-        audited = {kv.key.removeprefix(self._store.audits) for kv in audits}
-        others = is_first(self._me.host, hosts, audited) or any(
+        self._audited = {kv.key.removeprefix(self._store.audits) for kv in audits}
+        others = is_first(self._me.host, self._hosts, self._audited) or any(
             kind in ("host-silent", "unknown-host") for kind, _ in self._lasting
         )
-        there = hosts.keys() & audited if others else None
-        self._list(there)
+        self._list_vms(self._hosts.keys() & self._audited if others else None)
+
+    def read(self, units: Collection[str]) -> Asked:
+        """Read the VMs that were found to concern us, and those of these units. Raises EtcdError."""
         vms: dict[str, tuple[Desired, Claim | None]] = {
             uuid: (read(uuid, entry) if entry else Gone(uuid), claim)
-            for uuid, (entry, claim) in self._store.read_all(self._wanted).items()
+            for uuid, (entry, claim) in self._store.read_all(self._wanted.union(units)).items()
         }
-        unseen = [host for host in self._named if host not in hosts and host not in audited]
-        return Asked(vms, hosts, audited, self._named, {host for host in unseen if self._store.has_logged(host)})
+        unseen = [host for host in self._named if host not in self._hosts and host not in self._audited]
+        logged = {host for host in unseen if self._store.has_logged(host)}
+        return Asked(vms, self._hosts, self._audited, self._named, logged)
 
-    def _list(self, there: Collection[str] | None) -> None:
+    def _list_vms(self, there: Collection[str] | None) -> None:
         """Find the entries that concern us; count what names hosts that are not `there` (None: nobody asks)."""
         is_ours = names(self._me.host)
         for kv in self._store.listed(self._store.vms):

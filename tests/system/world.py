@@ -32,10 +32,13 @@ class World:
         self.name = host.name
 
     def install(self, package: Path, **variables: str) -> None:
-        """Set up a host as an administrator would, and wait for the agent."""
+        """Set up a host as an administrator would, and wait for the agent.
+
+        By dpkg: apt takes 2 s of a core to find that nothing is missing.
+        """
         self.serve()
         self.host.push(package, f"/root/{package.name}")
-        self.host.run("apt-get", "install", "--yes", "--quiet", f"/root/{package.name}", timeout=120)
+        self.host.run("dpkg", "--install", f"/root/{package.name}", timeout=120)
         # Tests that are not about it would be told at any moment what it finds.
         self.host.run("systemctl", "disable", "--quiet", "--now", "uncloud-host-audit.timer")
         self.host.push(guests.tiny(), "/root/tiny.img")

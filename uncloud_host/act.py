@@ -125,7 +125,7 @@ class Hands:
         return True
 
     def _ask(self, vm: VM, claim: Claim, address: str | None, reason: str) -> str:
-        """Ask systemd for the unit; say why there cannot be one, nothing if there will be."""
+        """Ask systemd for the unit; say why there cannot be one, nothing if there will be, maybe after a boot."""
         marker = self._marker(vm, claim, address)
         choices = self.config.choices.with_vnc(address)
         is_taken_over = claim.replaces and claim.mod_revision == vm.mod_revision  # written together

@@ -179,8 +179,9 @@ class Storm:
             by = self.history.value(run.uuid, run.revision) if first > since else ""  # else of another history
             began = wish.when(by) if by else since
             asked = [one for one in asked if wish.was_asked(one.value, after=began, before=run.gone)]
-        by_ceph = wish and wish.image and gave_up(self.cluster, run)
-        return bool(asked or by_ceph) or any(cause.explains(run) for cause in self.causes)
+        if asked or any(cause.explains(run) for cause in self.causes):
+            return True
+        return wish is not None and bool(wish.image) and gave_up(self.cluster, run)
 
     def report(self, wrong: list[str]) -> str:
         """For the reader of a failed test."""

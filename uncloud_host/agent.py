@@ -26,7 +26,8 @@ from uncloud_host.ends import Ends
 from uncloud_host.etcd import Connection, EtcdError
 from uncloud_host.exporting import Exporter
 from uncloud_host.facts import Observed
-from uncloud_host.inbox import Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
+from uncloud_host.inbox import Claimed, Inbox, LookedAt, Message, Over, Said, UnitChanged, is_about_everything
+from uncloud_host.leftover import Leftovers
 from uncloud_host.observe import Units
 from uncloud_host.presence import Presence
 from uncloud_host.reconciling import Reconciler
@@ -72,11 +73,10 @@ class Agent:
         self._entries = Entries(self._connection, self._store, config.host, runs_here=self._units, told=self._inbox.put)
         self._claims = Claims(self._store, self._me)
         self._register = Register(self._me, Boots(self._systemd.booted), self._store, self._is_steady)
-        self._runs = self._register.runs
         events = channels(self._spool, self._store, config.host, config.mail, self._is_steady)
         self._channels = (*events, self._register.channel)
         self._troubles = Troubles()
-        self._teller = Teller(self._spool, self._troubles, self._runs, config.host, self._channels)
+        self._teller = Teller(self._spool, self._troubles, self._register.runs, config.host, self._channels)
         self._resolver = Resolver(self._troubles, self._teller, self._entries, self._units, self._claims, self._me)
         self._recordings = Recordings(lambda *said: self._inbox.put(Said(*said)))
         self._witness = Witness(config.ceph, lambda uuid: self._inbox.put(LookedAt(uuid)))
@@ -84,17 +84,19 @@ class Agent:
             config, self._me, self._store, self._claims, self._entries, self._systemd, self._units, self._teller,
             self._witness,
         )  # fmt: skip
-        unrecorded = Unrecorded(self._runs.here(), self._teller.is_told)
+        unrecorded = Unrecorded(self._register.runs.here(), self._teller.is_told)
         self._ends = Ends(
             self._spool, self._teller, unrecorded, self._claims, self._entries, self._hands, self._show_life
         )
-        self._threads = Threads(self._inbox, self._entries.mirror, self._channels, self._witness, self._recordings)
+        self._leftovers = Leftovers(self._store, self._me, lambda uuids: self._inbox.put(Claimed(uuids)))
+        self._threads = Threads(
+            self._inbox, self._entries.mirror, self._leftovers, self._channels, self._witness, self._recordings
+        )
         self._trust = Trust()
         self._exporter = Exporter(
             self._teller.counts, self._units, self._trust, self._spool, self._channels, self._threads
         )
-        version = importlib.metadata.version("uncloud-host")
-        presence = Presence(self._connection, config.prefix, self._me, version)
+        presence = Presence(self._connection, config.prefix, self._me, importlib.metadata.version("uncloud-host"))
         self._standing = Standing(self._me, presence, self._trust, self._teller)
         self._reconciler = Reconciler(self._hands, self._ends, self._trust, self._standing)
         self._sweeper = Sweeper(self._systemd)
@@ -187,9 +189,10 @@ class Agent:
         if self._trust.must_list:
             self._reconciler.all_changed()
             self._entries.forget(others_than=())  # the same revision of another history says something else
-            entries = self._claims.list(running)
-            created = {uuid: entry.create_revision for uuid, entry in entries.items() if entry}
+            entries = self._claims.read_all(running | self._entries.uuids() | self._claims.mine())
+            created = {uuid: entry.create_revision for uuid in running if (entry := entries[uuid])}
             self._trust.listed(created, self._claims.all(), running)
+            self._leftovers.look()
         if everything:
             if time.monotonic() >= self._check:
                 self._claims.read_all(running)
@@ -219,6 +222,8 @@ class Agent:
                     names.add(name)
                 case LookedAt(uuid):
                     self._unfinished.add(uuid)
+                case Claimed(uuids):
+                    self._unfinished |= uuids
                 case Said():
                     self._said.append(message)
                 case news.Changed(keys, deleted):
@@ -228,14 +233,17 @@ class Agent:
                     logger.warning("%s; VMs run on, starts and stops wait until it is back", reason)
                     self._trust.lost()
                 case news.Synced():
-                    if not self._trust.in_step:
-                        logger.info("in step with etcd")
-                        self._channels[0].look()  # the log
-                        self._register.channel.look()
-                    if message.regressed:
-                        self._register.repeat()
-                    self._trust.synced(message)
+                    self._synced(message)
         return names
+
+    def _synced(self, told: news.Synced) -> None:
+        if not self._trust.in_step:
+            logger.info("in step with etcd")
+            self._channels[0].look()  # the log
+            self._register.channel.look()
+        if told.regressed:
+            self._register.repeat()
+        self._trust.synced(told)
 
     def _changed(self, keys: Mapping[str, int]) -> set[str]:
         for key, revision in keys.items():
@@ -254,7 +262,7 @@ class Agent:
             self._clock.look(time.time(), time.monotonic())
             self._standing.stay()
             self._standing.tell_of_etcd()
-            self._runs.stay_awake()
+            self._register.runs.stay_awake()
 
     def _is_steady(self) -> bool:
         """Tell whether the clock is to be believed; other threads ask, too."""
@@ -272,7 +280,7 @@ class Agent:
         supplies.tidy(known, now := time.time())
         if self._is_steady():
             self._spool.forget(now, self._troubles.events)
-            self._runs.forget(now)
+            self._register.runs.forget(now)
             supplies.forget(known, now)
         self._teller.pass_on()
 

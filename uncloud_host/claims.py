@@ -37,11 +37,6 @@ class Claims:
         if (kept := self._kept.get(uuid)) and kept.mod_revision != mod_revision:
             del self._kept[uuid]
 
-    def list(self, running: Collection[str]) -> dict[str, KeyValue | None]:
-        """Learn all claims of this machine and those on what runs here; return the entries of what runs here."""
-        self._kept = {claim.uuid: claim for claim in self._store.claims_of(self._me)}
-        return self.read_all(running)
-
     def read_all(self, uuids: Collection[str]) -> dict[str, KeyValue | None]:
         """Read many entries with their claims; return the entries."""
         return {uuid: self._keep(uuid, *found) for uuid, found in self._store.read_all(uuids).items()}

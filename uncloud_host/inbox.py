@@ -23,6 +23,13 @@ class LookedAt:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """All VMs on which there is a claim of this machine."""
+
+    uuids: set[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """What QEMU said while a run goes on."""
 
@@ -38,7 +45,7 @@ class Over:
     error: str = ""
 
 
-Message = news.Told | UnitChanged | LookedAt | Said | Over
+Message = news.Told | UnitChanged | LookedAt | Claimed | Said | Over
 
 
 class Inbox:

@@ -83,11 +83,10 @@ class Store:
 
     def claims_of(self, me: Me) -> Iterator[Claim]:
         """List the claims of one machine; a key that is no VM's is nobody's."""
+        machine_id = me.machine_id.encode()
         for page in self._etcd.pages(self.claims):
             for kv in page.entries:
-                if not is_uuid(kv.key.removeprefix(self.claims)):
-                    continue
-                if me.machine_id.encode() in kv.value and (claim := self.as_claim(kv)).is_of(me):
+                if machine_id in kv.value and (claim := self.as_claim(kv)).is_of(me) and is_uuid(claim.uuid):
                     yield claim
 
     def claim(self, vm: VM, me: Me) -> Claim:

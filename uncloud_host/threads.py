@@ -8,6 +8,7 @@ from uncloud_host import hints
 from uncloud_host.channels import Channel
 from uncloud_host.etcd import Position
 from uncloud_host.inbox import Inbox, Over, UnitChanged
+from uncloud_host.leftover import Leftovers
 from uncloud_host.mirror import Mirror
 from uncloud_host.recordings import Recordings
 from uncloud_host.witness import WORKERS, Witness
@@ -19,16 +20,23 @@ class Threads:
     """All of them; if one fails, the agent ends, and systemd starts a new one."""
 
     def __init__(
-        self, inbox: Inbox, mirror: Mirror, channels: Sequence[Channel], witness: Witness, recordings: Recordings
+        self,
+        inbox: Inbox,
+        mirror: Mirror,
+        leftovers: Leftovers,
+        channels: Sequence[Channel],
+        witness: Witness,
+        recordings: Recordings,
     ) -> None:
-        self._inbox, self._mirror, self._channels, self._witness = inbox, mirror, channels, witness
-        self._recordings = recordings
+        self._inbox, self._mirror, self._leftovers, self._channels = inbox, mirror, leftovers, channels
+        self._witness, self._recordings = witness, recordings
         self._is_over = threading.Event()
         self.bus_connections = 0
 
     def start(self, known: Position | None) -> None:
         """Begin to listen to etcd, where its history stood at `known`, and to the bus; begin to tell."""
         self._thread("etcd", lambda: self._mirror.run(known))
+        self._thread("claims", self._leftovers.run)
         self._thread("bus", self._watch_bus)
         for channel in self._channels:
             self._thread(channel.name, channel.run)

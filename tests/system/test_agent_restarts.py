@@ -1,6 +1,7 @@
 """The agent may be away or die at any moment: VMs run on, and when it is back it makes right what is not."""
 
 import json
+from uuid import uuid4
 
 import pytest
 
@@ -56,6 +57,17 @@ def test_a_stop_by_hand_while_it_was_away_is_honoured(world: World) -> None:
     start_agent(world)
     assert world.wait_status(uuid, "STOP")["status_reason"].startswith("stopped by hand")
     world.wait_events(uuid, "started", "stopped-by-hand")
+
+
+def test_a_claim_that_neither_entry_nor_unit_leads_to_is_given_up(world: World) -> None:
+    claim = world.raw(f"/v1/claim/{world.vm()}")
+    deleted, moved = str(uuid4()), str(uuid4())
+    stop_agent(world)
+    world.put(moved, json.dumps({"host": "vmhost-elsewhere"}))
+    for uuid in (deleted, moved):
+        world.etcd.run("etcdctl", "put", f"/v1/claim/{uuid}", claim)
+    start_agent(world)
+    eventually(lambda: not world.claim(deleted) and not world.claim(moved), what="no claim on what is gone")
 
 
 def test_a_stop_that_a_dead_agent_did_not_get_to_ask_for(world: World) -> None:

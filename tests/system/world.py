@@ -30,6 +30,7 @@ class World:
         self.host = host
         self.etcd = etcd or host
         self.name = host.name
+        self._mails: dict[str, EmailMessage] = {}
 
     def install(self, package: Path, **variables: str) -> None:
         """Set up a host as an administrator would, and wait for the agent.
@@ -224,9 +225,12 @@ class World:
     def mails(self, text: str = "") -> list[EmailMessage]:
         """The mails that arrived, those with this text in them."""
         names = self.shell(f"ls {MAILBOX}/new 2>/dev/null || true").split()
-        raw = [self.host.pull(f"{MAILBOX}/new/{name}") for name in names]
-        parsed = [email.message_from_bytes(one, policy=email.policy.default) for one in raw]
-        return [mail for mail in parsed if text in mail.as_string()]  # type: ignore[misc]
+        for name in names:
+            if name not in self._mails:  # a file in a Maildir is never changed, and those who wait look often
+                raw = self.host.pull(f"{MAILBOX}/new/{name}")
+                self._mails[name] = email.message_from_bytes(raw, policy=email.policy.default)  # type: ignore[assignment]
+        mails = [self._mails[name] for name in names]
+        return [mail for mail in mails if text in mail.as_string()] if text else mails
 
     def wait_mail(self, text: str, subject: str) -> EmailMessage:
         def arrived() -> list[EmailMessage]:
@@ -245,7 +249,7 @@ class World:
     def wait_told(self, uuid: str) -> None:
         """Wait until all that was recorded about a VM has been mailed."""
         ids = {record["id"] for record in self.records(uuid)}
-        eventually(lambda: ids <= self.mailed().keys(), what=lambda: f"mails about {ids - self.mailed().keys()}")
+        eventually(lambda: ids <= self.mailed().keys(), within=60, what=lambda: f"mails: {ids - self.mailed().keys()}")
 
     def agent_lines(self, since: str = "") -> list[str]:
         """What the agent itself said since its last start."""

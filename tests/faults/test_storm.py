@@ -19,7 +19,7 @@ from system.cluster import Cluster
 ROUND = 60  # seconds of a storm, before everything is looked at
 EVERY = 4  # storms
 DISASTERS = {1: disasters.restore, 3: disasters.wipe}
-FIXED = 1  # the seed that is always tried, and then one that nobody knows
+FIXED = 2  # the seed that is always tried, and then one that nobody knows: an odd one, which ends in a disaster
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_nothing_is_lost_and_nothing_runs_twice(storm: Storm, request: pytest.Fi
     minutes, seed = request.config.getoption("--minutes"), request.config.getoption("--seed")
     end = time.monotonic() + 60 * (minutes or 0)
     is_long = minutes is not None or seed is not None
-    first = secrets.randbelow(10**6) if seed is None else seed
+    first = secrets.randbelow(10**6) | 1 if seed is None else seed
     try:
         for number in count(first) if is_long else [FIXED, first]:
             print(f"SEED={number}", flush=True)

@@ -193,6 +193,7 @@ class Agent:
             created = {uuid: entry.create_revision for uuid in running if (entry := entries[uuid])}
             self._trust.listed(created, self._claims.all(), running)
             self._leftovers.look()
+            self._check = time.monotonic() + CHECK
         if everything:
             if time.monotonic() >= self._check:
                 self._claims.read_all(running)
